@@ -1,0 +1,185 @@
+"""Many valid events as columns: what travels from intake to assess, and what a state segment holds.
+
+One :class:`EventColumns` holds events of any kinds. Text is dictionary-coded: ``products``, ``regions`` and
+``traces`` hold each distinct value once. A *note* row has no content: it says that a higher revision of the id
+exists in another partition, so that a correction that moves an event to another product leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streams.stored import reading, unpack
+
+__all__ = [
+    "COLUMNS_VERSION",
+    "COLUMN_TYPES",
+    "INDICATORS",
+    "NOTE",
+    "TABLES",
+    "WITHDRAWN",
+    "EventColumns",
+    "Grave",
+    "concatenate",
+]
+
+INDICATORS: Final = ("pass", "injury", "complaint", "accident", "satisfaction", "loss")
+"""What is measured; an indicator's number is its place, which is also the place of its event kind."""
+
+TABLES: Final = (
+    ("product", "products"),
+    ("region", "regions"),
+    ("trace", "traces"),
+    ("origin", "origins"),
+    ("reporter", "reporters"),
+    ("hazard", "hazards"),
+)
+"""The dictionary-coded columns, and the tables that their indices point to."""
+
+COLUMNS_VERSION: Final = 2
+WITHDRAWN: Final = 1
+NOTE: Final = 2
+
+COLUMN_TYPES: Final[dict[str, Any]] = {
+    "event": np.uint64,  # hash of (kind, source, event_id)
+    "revision": np.int32,
+    "flags": np.uint8,
+    "indicator": np.uint8,
+    "severity": np.uint8,  # 0 unknown, 1..4
+    "day": np.int32,  # local day on which it counts
+    "arrival": np.int64,  # epoch ms, monotone within an origin
+    "offset": np.int64,
+    "origin": np.int16,  # index into origins
+    "product": np.int32,
+    "region": np.int32,
+    "trace": np.int32,  # index into traces, -1 for none
+    "reporter": np.int32,  # index into reporters: the lab, site, channel, authority or surveyor
+    "hazard": np.int32,  # index into hazards: the kind of injury, -1 for none
+    "delay": np.int16,  # days from the occurrence (or, where unknown, the report) to the arrival
+    "n": np.int64,  # tested, respondents, output; 1 for plain counts
+    "x": np.int64,  # failed, events, score in hundredths times respondents, loss
+}
+
+
+class Grave(msgspec.Struct, array_like=True):
+    """A grave event among the rows: its row, the id of its alert, and its level."""
+
+    row: int
+    alert_id: str
+    level: int
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    version: int
+    size: int
+    columns: dict[str, bytes]
+    products: list[str]
+    regions: list[str]
+    traces: list[str]
+    origins: list[tuple[str, int]]
+    reporters: list[str]
+    hazards: list[str]
+    graves: list[Grave]
+
+
+@dataclass(slots=True)
+class EventColumns:
+    """Equal-length columns (see ``COLUMN_TYPES``) and the dictionaries that their indices point to."""
+
+    columns: dict[str, npt.NDArray[Any]]
+    products: list[str] = field(default_factory=list)
+    regions: list[str] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
+    origins: list[tuple[str, int]] = field(default_factory=list)
+    graves: list[Grave] = field(default_factory=list)
+    reporters: list[str] = field(default_factory=list)
+    hazards: list[str] = field(default_factory=list)
+
+    @property
+    def tables(self) -> dict[str, list[Any]]:
+        """The tables by their names."""
+        return {table: getattr(self, table) for _, table in TABLES}
+
+    def __len__(self) -> int:
+        return len(self.columns["event"])
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.columns[name]
+
+    @classmethod
+    def empty(cls) -> EventColumns:
+        return cls({name: np.empty(0, dtype) for name, dtype in COLUMN_TYPES.items()})
+
+    def take(self, rows: npt.NDArray[np.intp]) -> EventColumns:
+        """Some rows, in the given order; the dictionaries are shared, not trimmed."""
+        graves = []
+        if self.graves:
+            place = {int(row): at for at, row in enumerate(rows)}
+            graves = [Grave(place[g.row], g.alert_id, g.level) for g in self.graves if g.row in place]
+        picked = {name: column[rows] for name, column in self.columns.items()}
+        return EventColumns(picked, graves=graves, **self.tables)
+
+    def between(self, start: int, stop: int) -> EventColumns:
+        """The rows from ``start`` to ``stop``, with dictionaries of their own."""
+        graves = [Grave(g.row - start, g.alert_id, g.level) for g in self.graves if start <= g.row < stop]
+        rows = {name: column[start:stop] for name, column in self.columns.items()}
+        return EventColumns(rows, graves=graves, **self.tables).trimmed()
+
+    def trimmed(self) -> EventColumns:
+        """The same rows with dictionaries that hold only what they use, for storing."""
+        columns = dict(self.columns)
+        texts: dict[str, list[Any]] = {}
+        for name, table in TABLES:
+            values: list[Any] = getattr(self, table)
+            # A dictionary, not a sort: ticks are mostly a handful of rows.
+            place: dict[int, int] = {}
+            codes = [place.setdefault(i, len(place)) if i >= 0 else -1 for i in columns[name].tolist()]
+            texts[table] = [values[i] for i in place]
+            columns[name] = np.array(codes, COLUMN_TYPES[name])
+        return EventColumns(columns, graves=self.graves, **texts)
+
+    def pack(self) -> bytes:
+        """Bytes for a topic or a state row."""
+        raw = {name: column.tobytes() for name, column in self.columns.items()}
+        return msgspec.msgpack.encode(_Packed(COLUMNS_VERSION, len(self), raw, graves=self.graves, **self.tables))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> EventColumns:
+        """The inverse of :meth:`pack`; StoredStateError when the bytes are not of this version."""
+        packed = unpack(data, _Packed, COLUMNS_VERSION, "a batch of event columns")
+        with reading("a batch of event columns"):
+            columns = {name: np.frombuffer(packed.columns[name], dtype) for name, dtype in COLUMN_TYPES.items()}
+            if any(len(column) != packed.size for column in columns.values()):
+                raise ValueError("its columns are of different lengths")
+        return cls(columns, graves=packed.graves, **{table: getattr(packed, table) for _, table in TABLES})
+
+
+def concatenate(parts: list[EventColumns]) -> EventColumns:
+    """One EventColumns of all rows in order, with merged dictionaries."""
+    if not parts:
+        return EventColumns.empty()
+    if len(parts) == 1:
+        return parts[0]
+    merged: dict[str, list[npt.NDArray[Any]]] = {name: [] for name, _ in TABLES}
+    tables: dict[str, dict[Any, int]] = {table: {} for _, table in TABLES}
+    graves: list[Grave] = []
+    start = 0
+    for part in parts:
+        for name, where in TABLES:
+            table = tables[where]
+            values: list[Any] = getattr(part, where)
+            recode = np.array([table.setdefault(value, len(table)) for value in values] or [0], COLUMN_TYPES[name])
+            column = part[name]
+            merged[name].append(np.where(column >= 0, recode[np.maximum(column, 0)], column))
+        graves += [Grave(g.row + start, g.alert_id, g.level) for g in part.graves]
+        start += len(part)
+    columns = {
+        name: np.concatenate(merged[name] if name in merged else [part[name] for part in parts])
+        for name in COLUMN_TYPES
+    }
+    return EventColumns(columns, graves=graves, **{table: list(values) for table, values in tables.items()})

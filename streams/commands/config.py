@@ -1,0 +1,33 @@
+"""``tocsin config``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from streams import datadir
+from streams.commands.place import Place, placed
+from streams.config import Config
+
+__all__ = ["command"]
+
+
+@click.group("config")
+def command() -> None:
+    """Show the configuration."""
+
+
+@command.command("show")
+@placed
+def show(place: Place) -> None:
+    """The whole configuration as TOML, every default filled in; --config reads it."""
+    held = None if place.broker is not None else datadir.remembered(place.data)
+    config = place.wanted.over(held or Config())
+    if held is not None:
+        origin = f"of {place.data}"
+    else:
+        origin = str(place.wanted.file) if place.wanted.file else "defaults"
+    catalogue = config.load_catalogue()
+    sys.stdout.write(f"# {origin}; digest {config.digest}; catalogue {catalogue.name}@{catalogue.digest[:12]}\n")
+    sys.stdout.write(datadir.to_toml(config))

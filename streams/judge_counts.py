@@ -1,0 +1,178 @@
+"""Judging counts without a denominator: injuries, complaints, accidents by calendar week.
+
+The running week is judged as soon as it has events: its count can only grow, so a bound that holds for the whole
+week holds for its part, and no false alarm is added. The week before is judged too, for late reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from detectors.ears import ears
+from detectors.evidence import CountEvidence
+from detectors.farrington import FarringtonOptions, farrington
+from detectors.predictive import predictive
+from detectors.surge import SurgeOptions, surge
+from schemas.alerts import Evidence
+from streams.cells import CellStore
+from streams.config import CountRules
+from streams.finding import Finding, rounded
+
+__all__ = ["judge_counts"]
+
+_WEEK = 7
+_RECENT = 4
+_YEAR = 52
+
+
+def judge_counts(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: CountRules) -> list[Finding]:
+    """Findings for the cells whose recent count is more than chance allows.
+
+    Parameters
+    ----------
+    store
+        Counts of one indicator.
+    rows
+        Cells to judge.
+    day
+        The local day of the tick.
+    rules
+        Levels and minima.
+    """
+    recent = store.weekly(rows, day, _RECENT + 1)[:, :, 0]
+    busy = np.maximum(recent[:, 1:].sum(axis=1), recent[:, :-1].sum(axis=1)) >= rules.min_recent
+    rows = rows[busy]
+    found: dict[int, Finding] = {}
+    watched = _weeks_watched(store, rows, day)
+    spans = _spans(watched, rules)
+    for span in np.unique(spans).tolist():
+        at = spans == span
+        _judge_span(store, rows[at], day, span, watched[at], rules, found)
+    return [found[row] for row in sorted(found)]
+
+
+def _spans(watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.int64]:
+    """Weeks to load for each cell, in whole years, from how long its own branch has been watched: sums over arrays of
+    another length may differ in their last bit, and no other branch's history may show in a cell's evidence."""
+    years = np.minimum(-(-watched // _YEAR), rules.history_years)
+    return years * _YEAR + _YEAR
+
+
+def _judge_span(
+    store: CellStore,
+    rows: npt.NDArray[np.intp],
+    day: int,
+    span: int,
+    watched: npt.NDArray[np.int64],
+    rules: CountRules,
+    found: dict[int, Finding],
+) -> None:
+    weekly = np.maximum(store.weekly(rows, day, span)[:, :, 0], 0)
+    watched = np.minimum(watched, span)
+    # Both weeks in one array: the second half is shifted by a week, so that the judged one stands last.
+    before = np.concatenate([np.zeros((len(rows), 1), np.int64), weekly[:, :-1]], axis=1)
+    weeks, known = np.concatenate([weekly, before]), np.concatenate([watched, watched - 1])
+    lags = np.repeat([0, 1], len(rows))
+    at = _suspect(weeks, np.maximum(known, 1), rules)
+    if len(at):
+        _judge_weeks(np.tile(rows, 2)[at], weeks[at], known[at], lags[at], rules, found)
+
+
+def _suspect(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.intp]:
+    """Cells whose week would surprise even a Poisson law with half the mean of the quieter half of the last year.
+
+    Nearly all cells fall out here at the price of a sort; the detectors proper see the rest.
+    """
+    year = weekly[:, -_YEAR - 1 : -1].astype(np.float64)
+    unwatched = np.arange(year.shape[1]) < year.shape[1] - (watched - 1)[:, None]
+    ordered = np.sort(np.where(unwatched, np.inf, year), axis=1)
+    half = np.maximum(np.minimum(watched - 1, year.shape[1]) // 2, 1)
+    quiet = np.arange(year.shape[1]) < half[:, None]
+    mean = np.where(quiet & np.isfinite(ordered), ordered, 0.0).sum(axis=1) / half / 2.0
+    now = weekly[:, -1].astype(np.float64)
+    tail = special.gammainc(np.maximum(now, 1.0), np.maximum(mean, 1e-9))  # P(Y >= now) for a Poisson law
+    return np.flatnonzero((now >= 2.0) & (tail <= rules.alpha))
+
+
+def _weeks_watched(store: CellStore, rows: npt.NDArray[np.intp], day: int) -> npt.NDArray[np.int64]:
+    """Weeks since the branch's first event, this one included: a brand new to a watched branch has a past of zeros."""
+    firsts = [store.first_day(store.branch(row)) for row in rows.tolist()]
+    weeks = [(day + 3) // _WEEK - ((first if first is not None else day) + 3) // _WEEK + 1 for first in firsts]
+    return np.array(weeks, np.int64)
+
+
+def _judge_weeks(
+    rows: npt.NDArray[np.intp],
+    weekly: npt.NDArray[np.int64],
+    watched: npt.NDArray[np.int64],
+    lags: npt.NDArray[np.int64],
+    rules: CountRules,
+    found: dict[int, Finding],
+) -> None:
+    if rules.detector == "surge":
+        able = np.where(watched >= rules.min_surge_weeks, watched, 0)
+        chosen = SurgeOptions(alpha=rules.alpha, years=rules.history_years, least_cases=(rules.min_recent, _RECENT))
+        warm, name = surge(weekly, history=able, options=chosen), "surge"
+    else:
+        options = FarringtonOptions(
+            years_back=rules.history_years, alpha=rules.alpha, limit54=(rules.min_recent, _RECENT)
+        )
+        warm, name = farrington(weekly, history=np.maximum(watched, 0), options=options), "farrington-improved"
+    _collect(rows, warm, name, lags, rules, found)
+    cold = np.flatnonzero(~warm.defined & (watched >= rules.min_history_weeks))
+    if len(cold):
+        tail = _judge_cold(weekly[cold], watched[cold], rules)
+        _collect(rows[cold], tail, "ears-c2+predictive", lags[cold], rules, found)
+
+
+def _judge_cold(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules) -> CountEvidence:
+    """Too little history for the detectors proper: EARS C2 must alarm, and the predictive tail must be small."""
+    chart = ears(weekly, method="C2")
+    tail = predictive(
+        weekly,
+        pool=rules.cold_dispersion,
+        history=watched,
+        alpha=rules.alpha,
+        least_cases=(rules.min_recent, _RECENT),
+    )
+    return replace(
+        tail,
+        upper=np.maximum(chart.upper, tail.upper),
+        alarm=tail.alarm & chart.alarm,
+        defined=tail.defined & chart.defined,
+    )
+
+
+def _collect(
+    rows: npt.NDArray[np.intp],
+    evidence: CountEvidence,
+    detector: str,
+    lags: npt.NDArray[np.int64],
+    rules: CountRules,
+    found: dict[int, Finding],
+) -> None:
+    enough = evidence.observed >= np.maximum(rules.min_ratio * evidence.expected, 2.0)
+    hits = np.flatnonzero(evidence.defined & evidence.alarm & (evidence.p_value <= rules.alpha) & enough)
+    for at in hits.tolist():
+        p, row, lag = float(evidence.p_value[at]), int(rows[at]), int(lags[at])
+        observed, expected = float(evidence.observed[at]), float(evidence.expected[at])
+        entry = Evidence(
+            detector=detector,
+            against="baseline",
+            window_days=_WEEK,
+            observed=observed,
+            expected=rounded(expected),
+            threshold=rounded(float(evidence.upper[at])),
+            statistic=rounded(float(evidence.score[at])),
+            p_value=rounded(p),
+            recurrence_days=rounded(_WEEK / max(p, 1e-300)),
+        )
+        finding = found.setdefault(row, Finding(row, p, {}, [], (lag + 1) * _WEEK))
+        finding.p_value = min(finding.p_value, p)
+        finding.excess[lag] = observed - expected
+        finding.evidence.append(entry)
+        finding.window_days = max(finding.window_days, (lag + 1) * _WEEK)

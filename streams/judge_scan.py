@@ -1,0 +1,133 @@
+"""Clusters of a few neighbouring districts that neither a district nor the city shows: a daily space-time scan.
+
+For every product with new reports the space-time permutation statistic (:mod:`detectors.scan`) looks for the zone and
+the days, up to yesterday, in which its cases stand together more than its districts' and its days' own levels explain.
+It needs a catalogue whose regions name their neighbours. Replicates are drawn only where the statistic is large; their
+seed is made of the product and the day, so that a replay draws the same.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.scan import permutation_scan
+from detectors.scan_run import ScanEvidence, ScanOptions
+from detectors.scan_significance import gumbel_tail, table_dispersion
+from detectors.scan_zones import Zones, ball_zones, connected_zones
+from schemas.alerts import Evidence
+from schemas.catalogue import Catalogue
+from streams.cells import CellStore
+from streams.config import ScanRules
+from streams.finding import Finding, rounded
+
+__all__ = ["ClusterScan"]
+
+_FEW_REGIONS = 64
+_UNIT_SCALE = math.pi / math.sqrt(6.0)
+"""Standard deviation of a Gumbel law of scale 1."""
+_WEEK = 7
+
+
+class ClusterScan:
+    """The scan of one deployment's regions."""
+
+    def __init__(self, catalogue: Catalogue, rules: ScanRules) -> None:
+        self._rules = rules
+        tree = catalogue.regions
+        self._regions = [] if tree.is_open else sorted(code for code in tree.codes if tree.neighbours(code))
+        self._zones = self._make_zones(catalogue) if len(self._regions) > 1 and rules.enabled else None
+
+    def _make_zones(self, catalogue: Catalogue) -> Zones:
+        place = {code: at for at, code in enumerate(self._regions)}
+        near = {(place[a], place[b]) for a in self._regions for b in catalogue.regions.neighbours(a) if b in place}
+        edges = np.array(sorted({(min(pair), max(pair)) for pair in near}), np.int64)
+        if len(self._regions) <= _FEW_REGIONS:
+            return connected_zones(len(self._regions), edges, most=self._rules.most_regions)
+        return ball_zones(len(self._regions), edges)
+
+    def findings(self, store: CellStore, products: Sequence[str], day: int) -> list[Finding]:
+        """Findings for the products (sorted) with a cluster that ended yesterday; one finding a product at most.
+
+        A cluster of one district is that district's cell, one of several the product's widest cell.
+        """
+        rules = self._rules
+        if self._zones is None or not products:
+            return []
+        counts = self._counts(store, products, day)
+        enough = counts[:, :, -rules.window_days :].sum(axis=(1, 2)) >= rules.min_cases
+        enough &= counts.sum(axis=(1, 2)) >= 2 * rules.min_cases
+        at = np.flatnonzero(enough)
+        if not len(at):
+            return []
+        screened = self._scan(counts[at], self._zones, np.zeros(len(at), np.int64), 0)
+        at = at[screened.llr[:, 0] >= rules.screen_llr]
+        if not len(at):
+            return []
+        seeds = np.array([zlib.crc32(f"{products[n]}\0{day}".encode()) for n in at.tolist()], np.int64)
+        found = self._scan(counts[at], self._zones, seeds, rules.replicates)
+        p_values = self._p_values(counts[at], found)
+        made = [self._finding(store, products[n], found, row, p_values[row]) for row, n in enumerate(at.tolist())]
+        return [finding for finding in made if finding is not None]
+
+    def _counts(self, store: CellStore, products: Sequence[str], day: int) -> npt.NDArray[np.int64]:
+        """Daily counts [products, regions, days] up to yesterday."""
+        rows = np.array(
+            [
+                -1 if (row := store.row((product, code))) is None else row
+                for product in products
+                for code in self._regions
+            ],
+            np.intp,
+        )
+        daily = np.maximum(store.daily(np.maximum(rows, 0), day - 1, self._rules.history_days)[:, :, 0], 0)
+        daily[rows < 0] = 0
+        return daily.reshape(len(products), len(self._regions), -1)
+
+    def _scan(
+        self, counts: npt.NDArray[np.int64], zones: Zones, seeds: npt.NDArray[np.int64], replicates: int
+    ) -> ScanEvidence:
+        rules = self._rules
+        options = ScanOptions(longest=rules.window_days, least_cases=rules.min_cases, clusters=1, replicates=replicates)
+        return permutation_scan(counts, zones, seed=seeds, options=options)
+
+    def _p_values(self, counts: npt.NDArray[np.int64], found: ScanEvidence) -> list[float]:
+        """Gumbel's tail of the ratio over the dispersion that the weeks before the windows show.
+
+        Far out a log-likelihood ratio's tail falls as exp(-ratio), not faster, as a narrow sample of replicates has it.
+        And a scan a day, where a week's count is one test, has seven chances for one.
+        """
+        weeks = (counts.shape[2] - self._rules.window_days) // _WEEK
+        past = counts[:, :, : weeks * _WEEK].reshape(*counts.shape[:2], weeks, _WEEK).sum(axis=3)
+        ratio = found.llr[:, 0] / table_dispersion(past)
+        tail = gumbel_tail(ratio, found.null_mean, np.maximum(found.null_spread, _UNIT_SCALE))
+        return [min(1.0, _WEEK * p) for p in tail.tolist()]
+
+    def _finding(self, store: CellStore, product: str, found: ScanEvidence, at: int, p: float) -> Finding | None:
+        rules = self._rules
+        observed, expected = float(found.observed[at, 0]), float(found.expected[at, 0])
+        if p > rules.alpha or observed < rules.min_ratio * expected or self._zones is None:
+            return None
+        members = [self._regions[region] for region in self._zones.members(int(found.zone[at, 0])).tolist()]
+        row = store.row((product, members[0]))
+        while row is not None and len(members) > 1 and (wider := int(store.wider(np.array([row]))[0])) >= 0:
+            row = wider
+        if row is None:
+            return None
+        days = int(found.duration[at, 0])
+        entry = Evidence(
+            detector="space-time-permutation-scan",
+            against="baseline",
+            window_days=days,
+            observed=observed,
+            expected=rounded(expected),
+            statistic=rounded(float(found.llr[at, 0])),
+            p_value=rounded(p),
+            recurrence_days=rounded(_WEEK / max(p, 1e-300)),
+            regions=sorted(members),
+        )
+        return Finding(row, p, {0: observed - expected}, [entry], days + 1)

@@ -1,0 +1,153 @@
+"""Escalate on Kafka: one transaction for the alerts, the state and the input offset.
+
+1. Signals, markers, grave signals and dispositions are applied in the order in which they stand in ``signals``.
+2. Alerts go to ``emergency-response``, the snapshot to ``escalate-changelog``, the offset to the group, in one
+   transaction: each revision of an alert is there once, and never without the state that knows of it.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiokafka import TopicPartition as Partition
+
+from schemas.alerts import Alert, Signal
+from schemas.catalogue import Catalogue
+from schemas.topics import topic_name
+from streams.config import Config, built_under
+from streams.escalate import Escalate
+from streams.kafka_assess import check_built, end_of, read_changelog, read_committed
+from streams.kafka_intake import ARRIVAL_HEADER
+from streams.logs import log_alert
+from streams.meter import SILENT, Meter
+from streams.stored import KAFKA_MEND, mend, reading
+from streams.transport import RecordBatch
+from streams.wire import ClosedMarker, Routed, Told, kind_of
+
+__all__ = ["KafkaEscalate"]
+
+_STATE = b"state"
+_OVERSIGHT = b"oversight"
+
+
+class _Row(msgspec.Struct, array_like=True):
+    snapshot: bytes
+    offset: int
+    built_under: str = ""
+    again_until: int = 0
+    """Below this offset of its input every alert was written before the state was given up."""
+
+
+class _Revision(msgspec.Struct):
+    id: str
+    revision: int
+
+
+class KafkaEscalate:
+    """The escalate stage with its transactional producer."""
+
+    def __init__(
+        self, config: Config, catalogue: Catalogue, partitions: int, group: str, meter: Meter = SILENT
+    ) -> None:
+        self._meter = meter
+        self._prefix = config.topic_prefix
+        self._group = group
+        self._built_under = built_under(config, catalogue)
+        self.stage = Escalate(config, catalogue, partitions)
+        self.offset = 0
+        self._alerts: list[Alert] = []
+        self._again_until = 0
+        self._written: set[tuple[str, int]] = set()
+        self._dirty = False
+        self._checkpointed = time.monotonic()
+
+    async def restore(self, client: dict[str, Any]) -> int:
+        """Rebuild the state from its last snapshot; returns the offset at which the input goes on."""
+        topic = topic_name(self._prefix, "escalate-changelog")
+        self._meter.restoring("escalate", 0, 0.0)
+        last = await read_changelog(client, topic, 0)
+        held, oversight = last.get(_STATE), last.get(_OVERSIGHT)
+        with mend(topic, KAFKA_MEND):
+            if held is not None:
+                with reading("escalate's state"):
+                    row = msgspec.msgpack.decode(held, type=_Row)
+                check_built(row.built_under, self._built_under, topic)
+                self.stage.restore(row.snapshot)
+                self.offset, self._again_until = row.offset, row.again_until
+            if oversight is not None:
+                self.stage.oversight.restore(oversight)
+        if held is None:
+            # The state was given up (streams.kafka_rebuild), or never was.
+            self._again_until = await end_of(client, topic_name(self._prefix, "signals"), 0)
+        if self.offset < self._again_until:  # no revision is written twice
+            responses = topic_name(self._prefix, "emergency-response")
+            async for record in read_committed(client, responses, 0):
+                alert = msgspec.json.decode(record.value or b"", type=_Revision)
+                self._written.add((alert.id, alert.revision))
+        self._meter.restoring("escalate", 0, 1.0)
+        self._tell_standing()
+        return self.offset
+
+    def take(self, batch: RecordBatch) -> None:
+        """Apply a batch of ``signals`` in order; records that are not ours are passed over."""
+        began = time.perf_counter()
+        for record in batch.records:
+            kind, partition = kind_of(record.headers)
+            if record.value is None:
+                continue
+            if kind == "signal":
+                self.stage.offer(partition, None, [msgspec.json.decode(record.value, type=Signal)])
+            elif kind == "tally":
+                told = msgspec.json.decode(record.value, type=Told)
+                self.stage.offer(partition, None, (), [(told.tick, told.tally)])
+            elif kind == "closed":
+                marker = msgspec.json.decode(record.value, type=ClosedMarker)
+                self.stage.offer(marker.partition, marker.through, ())
+                self._alerts += self.stage.close()
+            elif kind == "grave":
+                signal = msgspec.json.decode(record.value, type=Signal)
+                self._meter.arrived([signal.alert_id], int(dict(record.headers).get(ARRIVAL_HEADER, record.timestamp)))
+                self._alerts += self.stage.grave(signal)
+            elif kind == "disposition":
+                routed = msgspec.json.decode(record.value, type=Routed)
+                self.stage.dispose(routed.arrival, routed.disposition)
+        self.offset = batch.next_offset
+        self._dirty = True
+        self._meter.took("escalate", len(batch.records), time.perf_counter() - began)
+
+    def due(self, pause: float) -> bool:
+        """Alerts do not wait; the state alone may, for ``pause`` seconds."""
+        return bool(self._alerts) or (self._dirty and time.monotonic() - self._checkpointed >= pause)
+
+    async def checkpoint(self, producer: Any) -> None:
+        """Write alerts, state and offset in one transaction."""
+        began = time.perf_counter()
+        alerts = [alert for alert in self._alerts if (alert.id, alert.revision) not in self._written]
+        self._alerts = []
+        now = datetime.now(UTC)
+        row = msgspec.msgpack.encode(_Row(self.stage.snapshot(), self.offset, self._built_under, self._again_until))
+        async with producer.transaction():
+            for alert in alerts:
+                alert.emitted_at = now
+                value, topic = msgspec.json.encode(alert), topic_name(self._prefix, "emergency-response")
+                await producer.send(topic, value, key=alert.id.encode(), partition=0)
+            changelog = topic_name(self._prefix, "escalate-changelog")
+            await producer.send(changelog, row, key=_STATE, partition=0)
+            if (oversight := self.stage.oversight.snapshot()) is not None:
+                await producer.send(changelog, oversight, key=_OVERSIGHT, partition=0)
+            tp = Partition(topic_name(self._prefix, "signals"), 0)
+            await producer.send_offsets_to_transaction({tp: self.offset}, self._group)
+        self._dirty = False
+        self._checkpointed = time.monotonic()
+        self._meter.checkpointed("escalate", time.perf_counter() - began, len(row) + len(oversight or b""))
+        self._meter.emitted(alerts)
+        self._tell_standing()
+        for alert in alerts:
+            log_alert(alert)
+
+    def _tell_standing(self) -> None:
+        if self._meter.on:
+            self._meter.standing(self.stage.standing_alerts())

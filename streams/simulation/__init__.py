@@ -1,0 +1,1 @@
+"""What the simulated year is made of; :mod:`streams.simulate` puts it together."""

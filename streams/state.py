@@ -1,0 +1,388 @@
+"""What one assess partition remembers: the ledger of events, the cells folded from it, and who is active.
+
+State is the ledger; cells are folded from it and never stored. A *segment* is the rows that one checkpoint added, in
+the same packed form in which events travel; restoring folds the segments in order. So the state after a restart is
+the state before it, to the last bit, by the very code that built it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.cells import CellStore
+from streams.columns import INDICATORS, NOTE, WITHDRAWN, EventColumns, concatenate
+from streams.decode import EventDecoder
+from streams.intake import shard_of
+from streams.labs import LabSheet
+from streams.ledger import Ledger, winners
+from streams.tally import Activity
+
+__all__ = ["OVERFLOW", "AssessState", "Folded", "Names"]
+
+OVERFLOW = "~other"
+"""The leaf that takes the events of codes beyond a shard's bound, so that they still count in their branch."""
+_CHANGE = ("indicator", "leaf", "day", "reporter", "n", "x")
+_FIELDS = {"pass": 2, "injury": 1, "complaint": 1, "accident": 1, "satisfaction": 2, "loss": 2}
+
+
+@dataclass(slots=True)
+class Folded:
+    """What one tick changed: the cells touched (by indicator), duplicates, and grave alerts that no longer stand."""
+
+    dirty: dict[str, npt.NDArray[np.intp]]
+    rows: EventColumns
+    duplicates: int
+    withdrawn_graves: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Leaf:
+    """A leaf product in a leaf region: ``rows`` are its cell and all cells above it, product path x region path.
+
+    ``group`` is the second node of the product path: a kind of product whose quality may change as one.
+    """
+
+    product: str
+    region: str
+    group: str
+    regions: int
+    rows: npt.NDArray[np.intp]
+    indicator: int
+    paths: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+class Names:
+    """Numbers of names that strangers choose: beyond a shard's bound they go by a common one."""
+
+    def __init__(self, bound: int, held: list[str]) -> None:
+        self._bound = bound
+        self.held = held
+        self._number: dict[str, int] = {}
+        self._known: dict[int, set[str]] = {}
+
+    def recode(
+        self, shards: npt.NDArray[np.uint8], column: npt.NDArray[Any], names: list[str]
+    ) -> npt.NDArray[np.int32]:
+        """Numbers of a column's names; -1 stays."""
+        out = np.full(len(column), -1, np.int32)
+        some = np.flatnonzero(column >= 0)
+        if not len(some):
+            return out
+        distinct, place = np.unique(shards[some].astype(np.int64) << 32 | column[some], return_inverse=True)
+        keys = [(pair >> 32, names[pair & 0xFFFFFFFF]) for pair in distinct.tolist()]
+        numbers = {key: self._of(*key) for key in sorted(keys)}
+        out[some] = np.array([numbers[key] for key in keys], np.int32)[place]
+        return out
+
+    def known(self) -> list[tuple[int, list[int]]]:
+        """Of each shard the numbers of the names that are known there."""
+        return [(shard, sorted(self._number[name] for name in names)) for shard, names in sorted(self._known.items())]
+
+    def take_up_held(self, names: Iterable[str]) -> None:
+        """Give stored names the numbers that they had."""
+        for name in names:
+            self._number[name] = len(self.held)
+            self.held.append(name)
+
+    def take_up_known(self, shard: int, numbers: Iterable[int]) -> None:
+        self._known.setdefault(shard, set()).update(self.held[number] for number in numbers)
+
+    def _of(self, shard: int, name: str) -> int:
+        known = self._known.setdefault(shard, set())
+        if name not in known:
+            if len(known) >= self._bound:
+                name = OVERFLOW
+            known.add(name)
+        number = self._number.get(name)
+        if number is None:
+            number = self._number[name] = len(self.held)
+            self.held.append(name)
+        return number
+
+
+class AssessState:
+    """Ledger and cells of one assess partition."""
+
+    def __init__(self, decoder: EventDecoder, max_codes_per_shard: int) -> None:
+        self._decoder = decoder
+        self._bound = max_codes_per_shard
+        self._codes: dict[int, set[tuple[str, str]]] = {}
+        self.stores = {name: CellStore(_FIELDS[name]) for name in INDICATORS}
+        self.ledger = Ledger()
+        self.labs = LabSheet()
+        self.activity = Activity()
+        self.reporters: list[str] = []
+        self.hazards: list[str] = []
+        self.names = {
+            "reporter": Names(max_codes_per_shard, self.reporters),
+            "hazard": Names(max_codes_per_shard, self.hazards),
+        }
+        self.traces: list[str] = []
+        self._trace_of: dict[str, int] = {}
+        self.origins: list[tuple[str, int]] = []
+        self._origin_of: dict[tuple[str, int], int] = {}
+        self._leaf_of: dict[tuple[int, str, str], int] = {}
+        self.leaves: list[Leaf] = []
+        self._under: dict[tuple[int, int], list[int]] = {}
+        self._graves: dict[int, tuple[str, int]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in arrays (dictionaries of codes apart)."""
+        return self.ledger.nbytes + self.labs.nbytes + sum(store.nbytes for store in self.stores.values())
+
+    def leaves_under(self, indicator: int, row: int) -> list[int]:
+        """Numbers of the leaves that a cell sums."""
+        return self._under[indicator, row]
+
+    def position(self, indicator: int, row: int, leaf: int) -> tuple[int, int]:
+        """Depth (product, region) of a cell on the way to one of its leaves."""
+        place = int(np.flatnonzero(self.leaves[leaf].rows == row)[0])
+        return divmod(place, self.leaves[leaf].regions)
+
+    def known(self, rows: EventColumns) -> npt.NDArray[np.bool_]:
+        """Which rows add nothing to what is held: held already, or superseded by a correction."""
+        return self.ledger.known(rows["event"], rows["revision"], self._shards(rows))
+
+    def fold_tick(self, tick: int, parts: list[EventColumns]) -> Folded:
+        """Fold all events of one tick at once; the result depends on their set alone."""
+        batch = concatenate([part for part in parts if len(part)])
+        event, revision, shard = batch["event"], batch["revision"], self._shards(batch)
+        tie = {
+            "arrival": batch["arrival"],
+            "origin": self._origin_ranks(batch),
+            "offset": batch["offset"],
+        }
+        best = winners(event, revision, shard, tie)
+        best = best[~self.ledger.known(event[best], revision[best], shard[best])]
+        rows = batch.take(best)
+        folded = self.apply(tick, rows.trimmed())
+        folded.duplicates = int((batch["flags"] & NOTE == 0).sum()) - int((rows["flags"] & NOTE == 0).sum())
+        folded.withdrawn_graves += self._losing_graves(batch, best)
+        folded.withdrawn_graves.sort()
+        return folded
+
+    def apply(self, tick: int, rows: EventColumns, *, counted: bool = False) -> Folded:
+        """Fold winning rows of one tick (also used to restore a segment).
+
+        ``counted`` where the counts have come back by themselves (:mod:`streams.base`): then only the ledger, and who
+        is active, learns of the rows.
+        """
+        shards = self._shards(rows)
+        old = self.ledger.replaced(rows["event"][rows["revision"] > 0])
+        withdrawn = self._drop_graves(old)
+        content = (rows["flags"] & (NOTE | WITHDRAWN)) == 0
+        entries = {
+            **{name: rows[name] for name in ("event", "revision", "indicator", "severity", "day", "offset")},
+            "shard": shards,
+            "live": content,
+            "leaf": self._leaves(rows),
+            "n": np.where(content, rows["n"], 0),
+            "x": np.where(content, rows["x"], 0),
+            "origin": self._recode_origins(rows),
+            "trace": self._recode(rows, "trace", rows.traces, self.traces, self._trace_of),
+            "reporter": self.names["reporter"].recode(shards, rows["reporter"], rows.reporters),
+            "hazard": self.names["hazard"].recode(shards, rows["hazard"], rows.hazards),
+            "tick": np.full(len(rows), tick, np.int64),
+        }
+        back = None if counted else self._taken_back(old)  # told from what is live before it is killed
+        self._note_pairs(tick, old, entries, content)
+        at = np.flatnonzero(content)
+        if len(rows):
+            self.activity.report(tick, entries["indicator"][at], entries["reporter"][at], rows["delay"][at])
+        self.ledger.kill(old)
+        for grave in rows.graves:
+            if content[grave.row]:
+                self._graves[len(self.ledger) + grave.row] = (grave.alert_id, grave.level)
+        self.ledger.append(entries)
+        if back is None:
+            return Folded({}, rows, 0, withdrawn)
+        merged = {name: np.concatenate([back[name], entries[name][content]]) for name in _CHANGE}
+        self._fold_labs(merged)
+        return Folded(self._fold_cells(merged), rows, 0, withdrawn)
+
+    def expire(self, tick: int, day: int) -> None:
+        """Forget the events that arrived before a tick, and the counts of days before ``day``."""
+        gone = self.ledger.drop_before(tick)
+        for store in self.stores.values():
+            store.expire(day)
+        self.labs.expire(day)
+        if not gone:
+            return
+        self._graves = {row - gone: grave for row, grave in self._graves.items() if row >= gone}
+        used = np.unique(self.ledger["trace"])
+        used = used[used >= 0]
+        table = np.full(len(self.traces), -1, np.int32)
+        table[used] = np.arange(len(used))
+        self.ledger.renumber("trace", table)
+        self.traces = [self.traces[number] for number in used.tolist()]
+        self._trace_of = {text: number for number, text in enumerate(self.traces)}
+
+    def _shards(self, rows: EventColumns) -> npt.NDArray[np.uint8]:
+        """Shard of each row's product branch."""
+        table = np.array([shard_of(self._decoder.branch(code)) for code in rows.products] or [0], np.uint8)
+        return np.asarray(table[rows["product"]], np.uint8)
+
+    def _taken_back(self, at: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """What superseded rows had added, with the sign turned."""
+        at = at[self.ledger["live"][at]] if len(at) else at
+        taken = {name: self.ledger[name][at] for name in ("indicator", "leaf", "day", "reporter")}
+        return {**taken, "n": -self.ledger["n"][at], "x": -self.ledger["x"][at]}
+
+    def _fold_labs(self, changes: dict[str, npt.NDArray[Any]]) -> None:
+        mine = np.flatnonzero(changes["indicator"] == INDICATORS.index("pass"))
+        if len(mine):
+            values = np.stack([changes["x"][mine], changes["n"][mine]], axis=1)
+            leaves, labs, days = (changes[name][mine] for name in ("leaf", "reporter", "day"))
+            self.labs.fold(lambda leaf: self.leaves[leaf].group, leaves, labs, days, values)
+
+    def _note_pairs(
+        self,
+        tick: int,
+        old: npt.NDArray[np.int64],
+        entries: dict[str, npt.NDArray[Any]],
+        content: npt.NDArray[np.bool_],
+    ) -> None:
+        """Tell which pairs of product and kind of injury have a report more or less."""
+        gone = old[self.ledger["live"][old] & (self.ledger["hazard"][old] >= 0)] if len(old) else old
+        come = np.flatnonzero(content & (entries["hazard"] >= 0))
+        for change, leaves, hazards in (
+            (-1, self.ledger["leaf"][gone], self.ledger["hazard"][gone]),
+            (1, entries["leaf"][come], entries["hazard"][come]),
+        ):
+            for leaf, hazard in zip(leaves.tolist(), hazards.tolist(), strict=True):
+                self.activity.pair(tick, self.leaves[leaf].product, self.hazards[hazard], change)
+
+    def _fold_cells(self, changes: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.intp]]:
+        dirty: dict[str, npt.NDArray[np.intp]] = {}
+        for number, name in enumerate(INDICATORS):
+            mine = np.flatnonzero(changes["indicator"] == number)
+            if not len(mine):
+                continue
+            store = self.stores[name]
+            fields = ("x",) if _FIELDS[name] == 1 else ("x", "n")
+            values = np.stack([changes[f][mine] for f in fields], axis=1)
+            # Sums of a leaf's day first, then for each what lies above it: most events share both.
+            keys, place = np.unique(
+                changes["leaf"][mine].astype(np.int64) << 32 | changes["day"][mine], return_inverse=True
+            )
+            sums = np.zeros((len(keys), len(fields)), np.int64)
+            np.add.at(sums, place, values)
+            leaves, days = keys >> 32, (keys & 0xFFFFFFFF).astype(np.int32)
+            distinct, first = np.unique(leaves, return_index=True)  # keys are sorted: the first day of each leaf
+            for leaf, day in zip(distinct.tolist(), days[first].tolist(), strict=True):
+                store.note_day(store.branch(int(self.leaves[leaf].rows[-1])), day)
+            reach = [self.leaves[leaf].rows for leaf in leaves.tolist()]
+            times = np.fromiter(map(len, reach), np.intp, len(reach))
+            rows = np.concatenate(reach)
+            store.fold(rows, np.repeat(days, times), np.repeat(sums, times, axis=0))
+            dirty[name] = np.unique(rows)
+        return dirty
+
+    def _leaves(self, rows: EventColumns) -> npt.NDArray[np.int32]:
+        """Leaf number of each row; leaves are made in the order of their codes, so numbering never shows."""
+        out = np.full(len(rows), -1, np.int32)  # a note has no leaf: its content lives in another partition
+        content = np.flatnonzero((rows["flags"] & NOTE) == 0)
+        if not len(content):
+            return out
+        indicator, product, region = (
+            rows[name][content].astype(np.int64) for name in ("indicator", "product", "region")
+        )
+        span = len(rows.products), len(rows.regions)
+        distinct, place = np.unique((indicator * span[0] + product) * span[1] + region, return_inverse=True)
+        keys = [
+            (row // span[1] // span[0], rows.products[row // span[1] % span[0]], rows.regions[row % span[1]])
+            for row in distinct.tolist()
+        ]
+        numbers = {key: self._leaf_of.get(key) for key in keys}
+        for key in sorted(key for key, number in numbers.items() if number is None):
+            numbers[key] = self._leaf(*key)
+        out[content] = np.array([numbers[key] for key in keys], np.int32)[place]
+        return out
+
+    def _leaf(self, indicator: int, product: str, region: str) -> int:
+        path, where = self._bounded(*self._decoder.paths(product, region))
+        leaf = self._leaf_of.get((indicator, path[-1], where[-1]))
+        if leaf is None:
+            leaf = self._make_leaf(indicator, path, where)
+        return leaf
+
+    def _make_leaf(self, indicator: int, path: tuple[str, ...], where: tuple[str, ...]) -> int:
+        rows = self.stores[INDICATORS[indicator]].rows_for(path, where)
+        leaf = self._leaf_of[indicator, path[-1], where[-1]] = len(self.leaves)
+        made = np.array(rows, np.intp)
+        self.leaves.append(Leaf(path[-1], where[-1], path[:2][-1], len(where), made, indicator, (path, where)))
+        for row in rows:
+            self._under.setdefault((indicator, row), []).append(leaf)
+        return leaf
+
+    def take_up_leaf(self, indicator: int, path: tuple[str, ...], where: tuple[str, ...]) -> None:
+        """Make a stored leaf; they must come in the order of their numbers."""
+        self._make_leaf(indicator, path, where)
+        if self._decoder.is_open and where[-1] != OVERFLOW:
+            self._codes.setdefault(shard_of(path[0]), set()).update(_codes_of(path, where))
+
+    def _bounded(self, path: tuple[str, ...], where: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Codes beyond the shard's bound count under a common leaf, so that strangers cannot fill the memory."""
+        if not self._decoder.is_open:
+            return path, where
+        shard = shard_of(path[0])
+        codes = self._codes.setdefault(shard, set())
+        known = _codes_of(path, where)
+        if known <= codes:
+            return path, where
+        if len(codes) + len(known - codes) > self._bound:
+            branch = path[0] if (path[0], "") in codes else f"{OVERFLOW}{shard}"
+            widest = where[0] if ("", where[0]) in codes else OVERFLOW
+            return (branch, f"{branch}/{OVERFLOW}"), (widest, OVERFLOW)
+        codes |= known
+        return path, where
+
+    def _origin_ranks(self, batch: EventColumns) -> npt.NDArray[np.int64]:
+        order = {origin: rank for rank, origin in enumerate(sorted(batch.origins))}
+        ranks = np.array([order[origin] for origin in batch.origins] or [0], np.int64)
+        return np.asarray(ranks[batch["origin"]], np.int64)
+
+    def _recode_origins(self, rows: EventColumns) -> npt.NDArray[np.int16]:
+        for origin in rows.origins:
+            if origin not in self._origin_of:
+                self._origin_of[origin] = len(self.origins)
+                self.origins.append(origin)
+        table = np.array([self._origin_of[origin] for origin in rows.origins] or [0], np.int16)
+        return np.asarray(table[rows["origin"]], np.int16)
+
+    @staticmethod
+    def _recode(
+        rows: EventColumns, column: str, table: list[str], held: list[str], place: dict[str, int]
+    ) -> npt.NDArray[np.int32]:
+        """Numbers of a column's texts in this state's own table; -1 stays."""
+        for text in table:
+            if text not in place:
+                place[text] = len(held)
+                held.append(text)
+        numbers = np.array([place[text] for text in table] or [0], np.int32)
+        return np.asarray(np.where(rows[column] >= 0, numbers[np.maximum(rows[column], 0)], -1), np.int32)
+
+    def _losing_graves(self, batch: EventColumns, best: npt.NDArray[np.intp]) -> list[tuple[str, int, int]]:
+        """The grave reports of a batch that do not count; a copy of one that does takes nothing back."""
+        if not batch.graves:
+            return []
+        won, standing = set(best.tolist()), {alert_id for alert_id, _ in self._graves.values()}
+        lost = [grave for grave in batch.graves if grave.row not in won and grave.alert_id not in standing]
+        return [(grave.alert_id, grave.level, int(batch["indicator"][grave.row])) for grave in lost]
+
+    def _drop_graves(self, at: npt.NDArray[np.int64]) -> list[tuple[str, int, int]]:
+        if not self._graves:
+            return []
+        gone = [int(row) for row in at.tolist() if int(row) in self._graves]
+        return [(*self._graves.pop(row), int(self.ledger["indicator"][row])) for row in gone]
+
+
+def _codes_of(path: tuple[str, ...], where: tuple[str, ...]) -> set[tuple[str, str]]:
+    """What a leaf takes of its shard's room: its codes, and the pair of them."""
+    return {(code, "") for code in path} | {("", code) for code in where} | {(path[-1], where[-1])}
