@@ -1,0 +1,1 @@
+"""How fast, how soon, how much memory: ``python -m tests.benchmarks``."""

@@ -1,0 +1,1 @@
+"""Mutated input for everything that reads from outside: ``python -m tests.fuzz``."""

@@ -1,0 +1,283 @@
+"""More than can be worked off, more of one thing than of all others, and more names than there are things.
+
+The embedded run is a process as a user starts it, with its metrics switched on; what is measured is what the kernel
+says of its memory (RSS and its peak) and what Prometheus would see. ``TOCSIN_LONG=1`` measures at full size, and ``-s``
+shows the figures.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from law import DAY, LONG, Dataset, Group, Worker
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams import datadir
+from streams.config import Config
+from streams.log import SqliteLog
+from streams.medium import EmbeddedMedium, Outgoing
+
+NEW_YEAR = 1_704_038_400_000
+CODES = ("F0101", "F0102", "A0101", "N0101", "L0101", "T0701")
+REGIONS = ("120101", "120102", "120103", "120104", "120105", "120106")
+BURST = 1_000_000 if LONG else 30_000
+NAMES = 1_000_000 if LONG else 20_000
+MB = 1 << 20
+
+
+def complaints(
+    count: int, products: Iterable[str], days: int = 30, *, since: int = NEW_YEAR
+) -> Iterator[list[Outgoing]]:
+    """Complaints about these products in turn, evenly over some days, in batches."""
+    encode, zone = msgspec.json.encode, timezone(timedelta(hours=8))
+    batch: list[Outgoing] = []
+    for number, product in zip(range(count), products, strict=False):
+        time_ms = since + number * days * DAY // count
+        event = {
+            "event_id": f"{since}-{number}", "source": "hotline", "channel": "12315", "product": product,
+            "region": REGIONS[number % len(REGIONS)],
+            "reported_at": datetime.fromtimestamp(time_ms / 1_000, zone).isoformat(),
+        }  # fmt: skip
+        batch.append(Outgoing(time_ms, product.encode(), encode(event)))
+        if len(batch) == 5_000:
+            yield batch
+            batch = []
+    yield batch
+
+
+def in_turn(codes: tuple[str, ...], count: int) -> Iterator[str]:
+    return (codes[number % len(codes)] for number in range(count))
+
+
+@dataclass
+class Watch:
+    """A run under watch: the most that it lagged, what memory it took, and its counters in the end."""
+
+    worker: Worker
+    port: int
+    lag: float = 0.0
+    at_rest: int = 0
+    rss: list[int] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.1):
+            self.look()
+
+    def look(self) -> None:
+        """Take a measure."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        self.seen = found
+        self.lag = max(self.lag, found.get("tocsin_consumer_lag_records", 0.0))
+        self.rss.append(self._memory("VmRSS"))
+
+    def _memory(self, name: str) -> int:
+        text = Path(f"/proc/{self.worker.process.pid}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(name))
+
+    def settle(self) -> None:
+        """Wait until it has begun, and note what it takes before the load."""
+        self.wait(lambda: bool(self.seen))
+        self.at_rest = self._memory("VmRSS")
+
+    def wait(self, until: Any, seconds: float = 1_800 if LONG else 300) -> None:
+        deadline = time.monotonic() + seconds
+        while not until():
+            assert self.worker.alive, self.worker.tail()
+            assert time.monotonic() < deadline, self.worker.tail()
+            time.sleep(0.05)
+
+    def drained(self, records: int, rows: int, letters: int = 0) -> None:
+        """Wait until so many records are read, nothing is left, so many events are folded and so many refused."""
+        least = {
+            "tocsin_events_total": records,
+            "tocsin_state_rows": rows,
+            "tocsin_dead_letters_total": letters,
+            "tocsin_checkpoints_total": 1,
+        }
+
+        def idle() -> bool:
+            seen = self.seen
+            done = all(seen.get(name, 0.0) >= count for name, count in least.items())
+            return done and seen["tocsin_consumer_lag_records"] == 0.0
+
+        self.wait(idle)
+
+    def grown(self) -> int:
+        """How much its memory has grown under the load, at its peak."""
+        return self._memory("VmHWM") - self.at_rest
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self.worker.process.kill()
+        self.worker.process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Site:
+    """A data directory with a run on it."""
+
+    def __init__(self, folder: Path, **config: Any) -> None:
+        folder.mkdir()
+        file = folder / "wanted.toml"
+        file.write_text(datadir.to_toml(Config().replace(tick_seconds=86_400, **config)), "utf-8")
+        self.data = folder / "data"
+        self.config = datadir.settle(self.data, datadir.Wanted(file=file))
+        self.log = SqliteLog(self.data, self.config.partitions)
+        port = free_port()
+        command = [sys.executable, "-m", "streams.cli", "run", "--data", str(self.data), "--metrics-port", str(port)]
+        self.watch = Watch(Worker(command, folder / "run.log"), port)
+        self.watch.settle()
+
+    def send(self, batches: Iterable[list[Outgoing]]) -> tuple[int, float]:
+        """Publish as fast as it goes; how many records, and a second's share of them."""
+        medium, sent, took = EmbeddedMedium(self.log), 0, 0.0
+        for batch in batches:
+            began = time.monotonic()
+            medium.write("complaints", batch)
+            took += time.monotonic() - began
+            sent += len(batch)
+        return sent, sent / took
+
+    def letters(self) -> int:
+        return sum(self.log.ends(["dead-letters"]).values())
+
+    def close(self) -> None:
+        self.watch.close()
+        self.log.close()
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[Any]:
+    made: list[Site] = []
+
+    def make(name: str, **config: Any) -> Site:
+        made.append(Site(tmp_path / name, **config))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.close()
+
+
+def test_a_burst_shows_as_lag_takes_bounded_memory_and_is_worked_off(sites: Any) -> None:
+    """The same for a burst in which nine events of ten are about one product."""
+    told = {}
+    for name, codes in {"even": CODES, "hot": (CODES[0],) * 9 + CODES[1:2]}.items():
+        site = sites(name)
+        began = time.monotonic()
+        sent, rate = site.send(list(complaints(BURST, in_turn(codes, BURST))))
+        site.watch.drained(sent, sent)
+        worked = sent / (time.monotonic() - began)
+        told[name] = site.watch.grown()
+        print(
+            f"{name}: {sent:,} records published at {rate:,.0f}/s, worked off at {worked:,.0f}/s; the lag reached "
+            f"{site.watch.lag:,.0f} records, memory {site.watch.at_rest / MB:.0f} MB at rest, "
+            f"+{told[name] / MB:.0f} MB at its peak"
+        )
+        assert site.watch.lag > 0.2 * sent
+        assert site.watch.seen["tocsin_state_rows"] == sent
+        # What is held of an event, at most twice (arrays grow by copying), and what a batch and a checkpoint take.
+        assert told[name] < 60 * MB + 600 * sent
+        # It is well, and goes on.
+        more, _ = site.send(complaints(100, in_turn(codes, 100), 1, since=NEW_YEAR + 40 * DAY))
+        site.watch.drained(sent + more, sent + more)
+        assert site.watch.seen["tocsin_state_rows"] == sent + more
+        site.close()
+    assert told["hot"] < 1.5 * told["even"] + 20 * MB
+
+
+def test_names_that_no_catalogue_knows_are_refused_and_take_no_memory(sites: Any) -> None:
+    site = sites("closed")
+    sent, _ = site.send(complaints(NAMES, (f"X{number:07d}" for number in range(NAMES))))
+    site.watch.drained(sent, 0, sent)
+    grown = site.watch.grown()
+    print(f"closed catalogue: {sent:,} unknown product codes, all refused; +{grown / MB:.0f} MB")
+    assert site.letters() == site.watch.seen["tocsin_dead_letters_total"] == sent
+    assert site.watch.seen["tocsin_state_rows"] == 0
+    assert grown < 80 * MB
+
+
+def test_names_that_are_learned_are_bounded_and_what_is_beyond_the_bound_still_counts(sites: Any) -> None:
+    bound = 200
+    site = sites("open", catalogue="open", intake={"max_codes_per_shard": bound})
+    half = NAMES // 2
+    names = [f"X{number:07d}" for number in range(NAMES)]
+    batches = list(complaints(NAMES, names))
+    site.send(batches[: len(batches) // 2])
+    site.watch.drained(half, half)
+    cells, before = site.watch.seen["tocsin_cells"], site.watch.grown()
+    site.send(batches[len(batches) // 2 :])
+    site.watch.drained(NAMES, NAMES)
+    grown = site.watch.grown()
+    print(
+        f"open catalogue: {NAMES:,} product codes, {bound} a shard; {site.watch.seen['tocsin_cells']:,.0f} cells, "
+        f"+{before / MB:.0f} MB after half of them, +{grown / MB:.0f} MB after all"
+    )
+    assert site.watch.seen["tocsin_state_rows"] == NAMES
+    assert site.letters() == 0
+    assert site.watch.seen["tocsin_cells"] <= 1.1 * cells
+    assert grown - before < 30 * MB + 600 * half
+
+
+@pytest.mark.kafka
+@pytest.mark.skipif(not LONG, reason="takes minutes: set TOCSIN_LONG=1")
+def test_a_burst_on_kafka_shows_as_lag_takes_bounded_memory_and_is_worked_off(
+    kafka: Any, topic_prefix: str, tmp_path: Path
+) -> None:
+    batches = list(complaints(BURST, in_turn(CODES, BURST)))
+    records = [record for batch in batches for record in batch]
+    group = Group(kafka.bootstrap, topic_prefix, Dataset("burst", Config().replace(tick_seconds=86_400), {}), tmp_path)
+    try:
+        group.create()
+        port = free_port()
+        began = time.monotonic()
+        group.publish({"complaints": records})
+        published = time.monotonic() - began
+        began = time.monotonic()
+        watch = Watch(group.start_command("--metrics-port", str(port)), port)
+        watch.settle()
+        watch.wait(group.done)
+        worked = time.monotonic() - began
+        print(
+            f"kafka: {BURST:,} records published at {BURST / published:,.0f}/s, worked off at {BURST / worked:,.0f}/s; "
+            f"the lag reached {watch.lag:,.0f} records, memory {watch.at_rest / MB:.0f} MB at rest, "
+            f"+{watch.grown() / MB:.0f} MB at its peak"
+        )
+        assert watch.lag > 0.2 * BURST
+        assert watch.seen["tocsin_state_rows"] == BURST
+        assert watch.grown() < 250 * MB + 600 * BURST
+        watch.close()
+    finally:
+        group.close()

@@ -1,0 +1,139 @@
+"""Events as columns: what goes in comes out, whatever was cut, joined, trimmed and packed on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.columns import COLUMN_TYPES, EventColumns, Grave, concatenate
+
+TEXT = st.sampled_from(["a", "b", "乳制品", "x" * 160, ""])
+rows_of = st.lists(
+    st.tuples(
+        st.integers(0, 2**64 - 1), st.integers(0, 65_535), TEXT, TEXT, st.none() | TEXT,
+        st.tuples(st.sampled_from(["injuries", "losses"]), st.integers(0, 300)),
+        st.integers(-(2**62), 2**62), st.integers(-800, 90_000), st.none() | st.integers(1, 4),
+    ),
+    max_size=12,
+)  # fmt: skip
+Row = tuple[Any, ...]
+
+
+def columns_of(rows: list[Row], spare: int = 0) -> EventColumns:
+    """Rows as columns; ``spare`` entries that nothing uses pad the dictionaries."""
+    tables: list[dict[Any, int]] = [{f"spare {n}": n for n in range(spare)} for _ in range(3)]
+    tables.append({("spare", n): n for n in range(spare)})
+    tables += [{f"spare {n}": n for n in range(spare)} for _ in range(2)]
+    lists: dict[str, list[int]] = {name: [] for name in COLUMN_TYPES}
+    graves = []
+    for at, (event, revision, product, region, trace, origin, x, day, grave) in enumerate(rows):
+        values = dict.fromkeys(COLUMN_TYPES, 0) | {
+            "event": event,
+            "revision": revision,
+            "x": x,
+            "n": -x,
+            "day": day,
+        }
+        for table, name, text in zip(
+            tables,
+            ("product", "region", "trace", "origin", "reporter", "hazard"),
+            (product, region, trace, origin, region, trace),
+            strict=True,
+        ):
+            values[name] = -1 if text is None else table.setdefault(text, len(table))
+        for name, value in values.items():
+            lists[name].append(value)
+        if grave is not None:
+            graves.append(Grave(at, f"grave-{event}", grave))
+    packed = {name: np.array(lists[name], dtype) for name, dtype in COLUMN_TYPES.items()}
+    products, regions, traces, origins, reporters, hazards = (list(table) for table in tables)
+    return EventColumns(packed, products, regions, traces, origins, graves, reporters, hazards)
+
+
+def rows_in(columns: EventColumns) -> list[Row]:
+    graves = {grave.row: grave for grave in columns.graves}
+    out: list[Row] = []
+    for at in range(len(columns)):
+        trace = int(columns["trace"][at])
+        assert columns.reporters[columns["reporter"][at]] == columns.regions[columns["region"][at]]
+        hazard = int(columns["hazard"][at])
+        assert (hazard < 0) == (trace < 0)
+        assert hazard < 0 or columns.hazards[hazard] == columns.traces[trace]
+        grave = graves.get(at)
+        assert grave is None or grave.alert_id == f"grave-{columns['event'][at]}"
+        out.append((
+            int(columns["event"][at]), int(columns["revision"][at]), columns.products[columns["product"][at]],
+            columns.regions[columns["region"][at]], None if trace < 0 else columns.traces[trace],
+            tuple(columns.origins[columns["origin"][at]]), int(columns["x"][at]), int(columns["day"][at]),
+            None if grave is None else grave.level,
+        ))  # fmt: skip
+    return out
+
+
+@given(rows_of, st.integers(0, 3))
+def test_packing_and_unpacking_give_the_rows_back(rows: list[Row], spare: int) -> None:
+    columns = columns_of(rows, spare)
+    again = EventColumns.unpack(columns.pack())
+    assert rows_in(again) == rows
+    assert again.pack() == columns.pack()
+    assert {name: column.dtype for name, column in again.columns.items()} == {
+        name: np.dtype(dtype) for name, dtype in COLUMN_TYPES.items()
+    }
+
+
+@given(rows_of, st.integers(0, 3))
+def test_trimming_keeps_the_rows_and_only_the_texts_that_they_use(rows: list[Row], spare: int) -> None:
+    trimmed = columns_of(rows, spare).trimmed()
+    assert rows_in(trimmed) == rows
+    assert set(trimmed.products) == {row[2] for row in rows}
+    assert set(trimmed.traces) == {row[4] for row in rows} - {None}
+    assert set(trimmed.origins) == {row[5] for row in rows}
+
+
+@given(rows_of, st.data())
+def test_taking_rows_takes_their_texts_and_their_graves(rows: list[Row], data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(rows)))) if rows else []
+    some = order[: data.draw(st.integers(0, len(rows)))]
+    taken = columns_of(rows).take(np.array(some, np.intp))
+    assert rows_in(taken) == [rows[at] for at in some]
+
+
+@given(rows_of, st.data())
+def test_the_rows_between_two_places_are_those_rows(rows: list[Row], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(rows)))
+    stop = data.draw(st.integers(start, len(rows)))
+    assert rows_in(columns_of(rows).between(start, stop)) == rows[start:stop]
+
+
+@given(st.lists(st.tuples(rows_of, st.integers(0, 2)), max_size=4))
+def test_joining_gives_all_rows_in_order(parts: list[tuple[list[Row], int]]) -> None:
+    joined = concatenate([columns_of(rows, spare) for rows, spare in parts])
+    assert rows_in(joined) == [row for rows, _ in parts for row in rows]
+    assert rows_in(EventColumns.unpack(joined.trimmed().pack())) == rows_in(joined)
+
+
+def test_nothing_at_all_packs_and_unpacks() -> None:
+    assert len(EventColumns.unpack(EventColumns.empty().pack())) == 0
+    assert len(concatenate([EventColumns.empty(), EventColumns.empty()]).trimmed()) == 0
+
+
+def test_columns_of_another_version_are_refused_in_words() -> None:
+    packed = msgspec.msgpack.decode(EventColumns.empty().pack())
+    packed[0] = 99
+    with pytest.raises(ValueError, match="version 99"):
+        EventColumns.unpack(msgspec.msgpack.encode(packed))
+
+
+def test_damaged_columns_are_refused_as_a_whole() -> None:
+    whole = msgspec.msgpack.decode(EventColumns.empty().pack())
+    for name in COLUMN_TYPES:
+        lacking = [*whole[:2], {key: value for key, value in whole[2].items() if key != name}, *whole[3:]]
+        ragged = [*whole[:2], {**whole[2], name: b"\0" * 8}, *whole[3:]]
+        for damaged in (lacking, ragged):
+            with pytest.raises(ValueError, match="damaged"):
+                EventColumns.unpack(msgspec.msgpack.encode(damaged))

@@ -1,0 +1,140 @@
+"""The ledger against the rule in plain Python: what counts at each tick, what is known, what a correction replaces."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.ledger import LEDGER_TYPES, Ledger, winners
+
+IDS = st.integers(0, 5) | st.sampled_from([2**63, 2**64 - 1])
+SHARDS = (0, 7, 63)
+Report = tuple[int, int, int, int, int, int]
+"""Event, revision, shard, arrival, origin, offset."""
+
+
+def rows(reports: list[Report], tick: int = 0) -> dict[str, Any]:
+    """Reports as the ledger's columns, all live."""
+    columns = {name: np.zeros(len(reports), dtype) for name, dtype in LEDGER_TYPES.items()}
+    for at, name in enumerate(("event", "revision", "shard")):
+        columns[name] = np.array([report[at] for report in reports], LEDGER_TYPES[name])
+    columns["live"][:] = True
+    columns["tick"][:] = tick
+    return columns
+
+
+def plain(events: list[int]) -> list[Report]:
+    return [(event, 0, 0, 0, 0, 0) for event in events]
+
+
+def identity(reports: list[Report]) -> tuple[Any, Any, Any]:
+    columns = rows(reports)
+    return columns["event"], columns["revision"], columns["shard"]
+
+
+class ByHand:
+    """The rule, one report at a time."""
+
+    def __init__(self) -> None:
+        self.first: dict[tuple[int, int], int] = {}
+        self.corrected: dict[int, tuple[int, int]] = {}
+        self.size = 0
+
+    def known(self, event: int, revision: int, shard: int) -> bool:
+        held = self.corrected.get(event, (0, 0))[0]
+        return revision <= held if revision or held else (event, shard) in self.first
+
+    def tick(self, reports: list[Report]) -> list[Report]:
+        """The reports of one tick that count, by event and shard."""
+        best: dict[tuple[int, int], Report] = {}
+        corrected = {report[0] for report in reports if report[1]}
+        for report in sorted(reports, key=lambda report: (-report[1], *report[3:])):
+            event, revision, shard = report[:3]
+            if (revision or event not in corrected) and not self.known(event, revision, shard):
+                best.setdefault((event, -1 if revision else shard), report)
+        won = [best[key] for key in sorted(best)]
+        for event, revision, shard, *_ in won:
+            if revision:
+                self.corrected[event] = (revision, self.size)
+            else:
+                self.first[event, shard] = self.size
+            self.size += 1
+        return won
+
+    def replaced(self, event: int) -> set[int]:
+        """The rows that a new correction of an id takes back: its first reports and its last correction."""
+        last = {self.corrected[event][1]} if event in self.corrected else set()
+        return last | {row for (held, _), row in self.first.items() if held == event}
+
+
+reports = st.tuples(IDS, st.integers(0, 3), st.sampled_from(SHARDS), st.integers(0, 2), st.integers(0, 1))
+
+
+@given(st.lists(st.lists(reports, min_size=1, max_size=20), max_size=12), st.randoms())
+def test_what_counts_at_each_tick_is_what_the_rule_says_in_any_order_of_rows(
+    ticks: list[list[tuple[int, int, int, int, int]]], rng: random.Random
+) -> None:
+    ledger, by_hand = Ledger(), ByHand()
+    for tick, drawn in enumerate(ticks):
+        table: list[Report] = [(*report, offset) for offset, report in enumerate(drawn)]
+        expected = by_hand.tick(table)
+        rng.shuffle(table)
+        event, revision, shard = identity(table)
+        tie = {
+            name: np.array([row[at] for row in table]) for name, at in (("arrival", 3), ("origin", 4), ("offset", 5))
+        }
+        best = winners(event, revision, shard, tie)
+        best = best[~ledger.known(event[best], revision[best], shard[best])]
+        won = [table[at] for at in best.tolist()]
+        assert won == expected
+        ledger.append(rows(won, tick))
+    asked = [(e, r, s, 0, 0, 0) for e in (*range(7), 2**63, 2**64 - 1) for r in range(5) for s in SHARDS]
+    assert ledger.known(*identity(asked)).tolist() == [by_hand.known(*report[:3]) for report in asked]
+    for event in range(6):
+        found = ledger.replaced(np.array([event], np.uint64)).tolist()
+        assert len(found) == len(set(found))
+        assert set(found) == by_hand.replaced(event)
+
+
+@given(st.lists(st.lists(st.integers(0, 40), unique=True, max_size=9), min_size=1, max_size=9), st.data())
+def test_killed_rows_are_dead_and_no_others(batches: list[list[int]], data: st.DataObject) -> None:
+    ledger = Ledger()
+    for batch in batches:
+        ledger.append(rows(plain(batch)))
+    dead = data.draw(st.sets(st.integers(0, max(len(ledger) - 1, 0)), max_size=len(ledger)))
+    ledger.kill(np.array(sorted(dead), np.int64))
+    assert np.flatnonzero(~ledger["live"]).tolist() == sorted(dead)
+
+
+@given(st.lists(st.integers(0, 3), max_size=20), st.integers(-1, 12))
+def test_rows_since_a_tick_are_those_folded_at_it_or_later(steps: list[int], since: int) -> None:
+    ledger, tick, ticks = Ledger(), 0, list[int]()
+    for n, step in enumerate(steps):
+        tick += step
+        ticks.append(tick)
+        ledger.append(rows(plain([n]), tick))
+    assert ledger["tick"][ledger.since(since)].tolist() == [t for t in ticks if t >= since]
+
+
+def test_tens_of_thousands_of_ids_are_found_through_every_growth() -> None:
+    rng = np.random.default_rng(3)
+    ledger, held = Ledger(), dict[int, int]()
+    for size in rng.integers(1, 3_000, 40).tolist():
+        batch = [event for event in np.unique(rng.integers(0, 30_000, size)).tolist() if event not in held]
+        held |= {event: len(ledger) + at for at, event in enumerate(batch)}
+        ledger.append(rows(plain(batch)))
+    asked = list(range(31_000))
+    assert ledger.known(*identity(plain(asked))).tolist() == [event in held for event in asked]
+    assert sorted(ledger.replaced(np.array(asked, np.uint64)).tolist()) == sorted(held.values())
+    for index in (ledger._first_reports, ledger._corrections):
+        assert len(index._runs) < 12
+
+
+def test_a_plain_report_costs_tens_of_bytes() -> None:
+    ledger = Ledger()
+    ledger.append(rows(plain(list(range(100_000)))))
+    assert ledger.nbytes < 90 * 100_000
