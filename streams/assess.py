@@ -37,7 +37,7 @@ from streams.ticks import Calendar, Origin, Watermarks
 
 __all__ = ["PROGRESS_VERSION", "Assess", "Closed", "Saved", "Segment", "too_late"]
 
-PROGRESS_VERSION: Final = 3
+PROGRESS_VERSION: Final = 4
 BASE_ROWS: Final = 200_000
 """Events folded since the last base, at least, before the next one is worth its while."""
 SEGMENT_ROWS: Final = 20_000
@@ -63,6 +63,8 @@ class Progress(msgspec.Struct, array_like=True):
     lab_effects: Effects
     base_through: int | None = None
     """The last tick whose counts are in the stored base."""
+    offered: list[tuple[str, int, int]] = []
+    """Of each origin, the greatest offset that was ever offered."""
 
 
 @dataclass(slots=True)
@@ -153,6 +155,7 @@ class Assess:
         self._expired_day: int | None = None
         self._base_through: int | None = None
         self._since_base = 0
+        self._offered: dict[Origin, int] = {}
 
     def offer(self, origin: Origin, columns: EventColumns) -> EventColumns:
         """Take events to wait for their tick.
@@ -164,18 +167,26 @@ class Assess:
             passed over; the rest cannot be counted any more without breaking the law, and the caller must say so.
         """
         late = EventColumns.empty()
+        offered = self._offered.get(origin, -1)
+        if len(columns):
+            self._offered[origin] = max(offered, int(columns["offset"].max()))
         if self.closed_through is not None and len(columns):
             stop = int(np.searchsorted(columns["arrival"], self._calendar.tick_end(self.closed_through)))
-            late = self._unknown(columns.between(0, stop)) if stop else late
+            late = self._unknown(columns.between(0, stop), offered) if stop else late
             columns = columns.between(stop, len(columns)) if stop else columns
         if len(columns):
             self._waiting.setdefault(origin, _Waiting()).parts.append(_Part(columns))
         return late
 
-    def _unknown(self, columns: EventColumns) -> EventColumns:
-        """The rows with content that are neither held nor superseded."""
-        content = columns.take(np.flatnonzero((columns["flags"] & NOTE) == 0))
-        return content.take(np.flatnonzero(~self.state.known(content)))
+    def _unknown(self, columns: EventColumns, offered: int) -> EventColumns:
+        """The rows with content that are neither held nor superseded, and come for the first time.
+
+        An origin is offered in the order of its offsets, so what lies at or below the greatest was dealt with before.
+        Ids alone do not tell: where one origin is years ahead of another in history, a restart reads years again, and
+        of those events that are forgotten the ids are gone.
+        """
+        news = columns.take(np.flatnonzero(((columns["flags"] & NOTE) == 0) & (columns["offset"] > offered)))
+        return news.take(np.flatnonzero(~self.state.known(news)))
 
     def oldest_waiting(self, origin: Origin) -> tuple[int, int] | None:
         """Offset and arrival of the origin's oldest event that still waits, None where none does."""
@@ -284,6 +295,7 @@ class Assess:
             self._told_before,
             self.state.labs.pack(),
             self._base_through,
+            [(*origin, offset) for origin, offset in sorted(self._offered.items())],
         )
         saved.progress = msgspec.msgpack.encode(progress)
         return saved
@@ -309,6 +321,7 @@ class Assess:
             # Marks beyond the closed ticks vouch for events that waited and are yet to be read again: they must be
             # earned anew.
             self.watermarks.restore(held.watermarks, self._calendar.tick_end(self.closed_through))
+        self._offered = {(topic, part): offset for topic, part, offset in held.offered}
         self._last_day = held.last_day
         if self._last_day is not None:
             self._expire(self._last_day)
