@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -63,7 +63,8 @@ class EventDecoder:
         self._disposition_decoder = msgspec.json.Decoder(Disposition)
         self._products: dict[str, tuple[str, ...]] = {}
         self._regions: dict[str, tuple[str, ...]] = {}
-        self._good_codes: set[str] = set()
+        self._good_producers: set[str] = set()
+        self._good_gtins: set[str] = set()
         self._good_texts: set[Any] = set()
 
     def decode(self, kind: Kind, value: bytes | None, arrival_ms: int | None = None) -> Decoded:
@@ -91,6 +92,27 @@ class EventDecoder:
     def branch(self, product: str) -> str:
         """The branch of a product code: the first of its path."""
         return self._product(product)[0]
+
+    # --- the same rules as questions, for those who look at each distinct value once (streams.bulk) -----------------
+
+    def branch_of(self, product: str) -> str | None:
+        """The branch of a product code; None where the code is not known."""
+        try:
+            return self._product(product)[0]
+        except Rejection:
+            return None
+
+    def is_region(self, code: str) -> bool:
+        """Whether the catalogue has the region."""
+        return _holds(self._region, code)
+
+    def is_producer(self, code: str) -> bool:
+        """Whether it is a good unified social credit code."""
+        return code in self._good_producers or _holds(self._check_producer, code)
+
+    def is_gtin(self, code: str) -> bool:
+        """Whether it is a good GTIN."""
+        return code in self._good_gtins or _holds(self._check_gtin, code)
 
     def disposition(self, value: bytes | None) -> Disposition:
         """Decode one disposition; Rejection as for events."""
@@ -131,20 +153,21 @@ class EventDecoder:
 
     def _check_codes(self, event: AnyEvent) -> None:
         producer = event.producer
-        if producer is not None and producer not in self._good_codes:
-            check_uscc(producer)
-            self._remember(producer)
+        if producer is not None and producer not in self._good_producers:
+            self._check_producer(producer)
         if isinstance(event, Survey | QualityLoss):
             return
         gtin = event.gtin
-        if gtin is not None and gtin not in self._good_codes:
-            check_gtin(gtin)
-            self._remember(gtin)
+        if gtin is not None and gtin not in self._good_gtins:
+            self._check_gtin(gtin)
 
-    def _remember(self, code: str) -> None:
-        if len(self._good_codes) >= _CACHE_BOUND:
-            self._good_codes.clear()
-        self._good_codes.add(code)
+    def _check_producer(self, code: str) -> None:
+        check_uscc(code)
+        _remember(self._good_producers, code)
+
+    def _check_gtin(self, code: str) -> None:
+        check_gtin(code)
+        _remember(self._good_gtins, code)
 
     def _check_times(self, event: AnyEvent, arrival_ms: int | None) -> int:
         reported = self._calendar.epoch_ms(event.reported_at)
@@ -198,6 +221,20 @@ class EventDecoder:
             raise Rejection(error.reason, field, error.detail) from None
         # An open region tree has no root of its own; peers and totals need one.
         return (EVERYWHERE, *path) if field == "region" and tree.is_open else path
+
+
+def _remember(known: set[str], code: str) -> None:
+    if len(known) >= _CACHE_BOUND:
+        known.clear()
+    known.add(code)
+
+
+def _holds(rule: Callable[[str], object], code: str) -> bool:
+    try:
+        rule(code)
+    except Rejection:
+        return False
+    return True
 
 
 def has_unknown_fields(kind: Kind, value: bytes) -> bool:

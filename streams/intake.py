@@ -24,7 +24,8 @@ from schemas.events import KINDS, Accident, AnyEvent, Complaint, Injury, Inspect
 from schemas.personal import PERSONAL_KINDS
 from schemas.severity import Severity
 from schemas.topics import kind_of_topic
-from streams.columns import COLUMN_TYPES, NOTE, WITHDRAWN, EventColumns, Grave
+from streams.bulk import BULK_KINDS, LEAST, Bulk, Taken
+from streams.columns import COLUMN_TYPES, NOTE, WITHDRAWN, EventColumns, Grave, concatenate
 from streams.config import Config
 from streams.decode import Decoded, EventDecoder, has_unknown_fields
 from streams.grave import grave_id, grave_level, ladder_evidence, severity_of
@@ -101,6 +102,7 @@ class Intake:
         self._calendar = Calendar(config.tick_ms, config.offset_ms)
         self._severity = config.grades.load()
         self.decoder = EventDecoder(config, catalogue)
+        self._bulk = {kind: Bulk(kind, self.decoder, config, self._severity) for kind in sorted(BULK_KINDS)}
 
     def process(self, origin: Origin, records: Iterable[Record], running_max: int) -> IntakeResult:
         """Decode, check and pack the records of one raw partition, in offset order.
@@ -117,31 +119,51 @@ class Intake:
         if origin[0] == "dispositions":
             return self._dispositions(origin, records, running_max)
         kind = kind_of_topic(origin[0])
+        records = records if isinstance(records, list) else list(records)
+        if not records:
+            return IntakeResult(origin, EventColumns.empty(), np.empty(0, np.int32), [], [], [], running_max, 0)
+        given = np.array([record.timestamp for record in records], np.int64)
+        arrivals = np.maximum.accumulate(np.maximum(given, running_max))
+        taken = self._bulk[kind].take(records, arrivals, origin) if self._in_bulk(kind, records) else None
+        left = np.ones(len(records), np.bool_)
+        if taken is not None:
+            left[taken.rows] = False
         build = _Builder(kind, origin)
         dead: list[DeadLetter] = []
         grave: list[Signal] = []
-        arrival, next_offset, requeued, looked_into, unknown = running_max, 0, 0, 0, 0
-        for record in records:
-            arrival = max(arrival, record.timestamp)
-            next_offset = record.offset + 1
-            if record.headers and attempts_of(record.headers):
-                requeued += 1
+        refused = np.zeros(len(records), np.bool_)
+        for row in np.flatnonzero(left).tolist():
+            record, arrival = records[row], int(arrivals[row])
             try:
                 decoded = self._decode(kind, record, arrival)
             except Rejection as error:
                 dead.append(dead_letter(origin, record, error, kind))
+                refused[row] = True
                 continue
             signal = self._grave(kind, decoded, record)
             if signal is not None:
                 grave.append(signal)
             build.add(decoded, arrival, record.offset, self._days(decoded, arrival), signal, self._severity)
-            if not record.offset % SAMPLE and record.value is not None:
-                looked_into += 1
-                unknown += has_unknown_fields(kind, record.value)
         columns, shards = build.finish()
+        if taken is not None:
+            columns, shards = _merged(taken, columns, shards)
+        sample = [r.value for r, no in zip(records, refused.tolist(), strict=True) if not (no or r.offset % SAMPLE)]
         return IntakeResult(
-            origin, columns, shards, dead, grave, [], arrival, next_offset, looked_into, unknown, requeued
+            origin,
+            columns,
+            shards,
+            dead,
+            grave,
+            [],
+            int(arrivals[-1]),
+            records[-1].offset + 1,
+            looked_into=len(sample),
+            unknown=sum(has_unknown_fields(kind, value) for value in sample if value is not None),
+            requeued=sum(1 for record in records if record.headers and attempts_of(record.headers)),
         )
+
+    def _in_bulk(self, kind: Kind, records: Sequence[Record]) -> bool:
+        return kind in self._bulk and len(records) >= LEAST
 
     def _dispositions(self, origin: Origin, records: Iterable[Record], running_max: int) -> IntakeResult:
         """Dispositions count at the tick of their arrival; they add to no cell."""
@@ -279,6 +301,19 @@ class _Builder:
             list(self._hazards),
         )
         return packed, np.array(self._shards, np.int32)
+
+
+def _merged(
+    taken: Taken, columns: EventColumns, shards: npt.NDArray[np.int32]
+) -> tuple[EventColumns, npt.NDArray[np.int32]]:
+    """What came in bulk and what came one by one, in the order of offsets."""
+    of_branch = np.array([shard_of(branch) for branch in taken.branches], np.int32)
+    own = of_branch[taken.columns["product"]] if len(taken.rows) else np.empty(0, np.int32)
+    if not len(columns):
+        return taken.columns, own
+    both = concatenate([taken.columns, columns])
+    order = np.argsort(both["offset"], kind="stable")
+    return both.take(order).trimmed(), np.concatenate([own, shards])[order]
 
 
 def _measure(event: AnyEvent) -> tuple[int, int]:
