@@ -42,6 +42,7 @@ TABLES: Final = (
 """The dictionary-coded columns, and the tables that their indices point to."""
 
 COLUMNS_VERSION: Final = 2
+_FEW: Final = 256
 WITHDRAWN: Final = 1
 NOTE: Final = 2
 
@@ -136,11 +137,9 @@ class EventColumns:
         texts: dict[str, list[Any]] = {}
         for name, table in TABLES:
             values: list[Any] = getattr(self, table)
-            # A dictionary, not a sort: ticks are mostly a handful of rows.
-            place: dict[int, int] = {}
-            codes = [place.setdefault(i, len(place)) if i >= 0 else -1 for i in columns[name].tolist()]
-            texts[table] = [values[i] for i in place]
-            columns[name] = np.array(codes, COLUMN_TYPES[name])
+            used, codes = _recoded(columns[name], len(values))
+            texts[table] = [values[number] for number in used]
+            columns[name] = codes.astype(COLUMN_TYPES[name])
         return EventColumns(columns, graves=self.graves, **texts)
 
     def pack(self) -> bytes:
@@ -157,6 +156,23 @@ class EventColumns:
             if any(len(column) != packed.size for column in columns.values()):
                 raise ValueError("its columns are of different lengths")
         return cls(columns, graves=packed.graves, **{table: getattr(packed, table) for _, table in TABLES})
+
+
+def _recoded(codes: npt.NDArray[Any], size: int) -> tuple[list[int], npt.NDArray[Any]]:
+    """The entries of a table of ``size`` that are used, in the order of their first use, and the codes among those."""
+    count = len(codes)
+    if count < _FEW or size > count * _FEW:
+        # A dictionary, not arrays: ticks are mostly a handful of rows.
+        place: dict[int, int] = {}
+        few = [place.setdefault(code, len(place)) if code >= 0 else -1 for code in codes.tolist()]
+        return list(place), np.array(few, np.int64)
+    first = np.full(size + 1, count)
+    first[codes[::-1]] = np.arange(count)[::-1]  # the last to be written is the first use; -1 goes to the end
+    first[-1] = count
+    used = np.argsort(first, kind="stable")[: int((first < count).sum())]
+    table = np.full(size + 1, -1)
+    table[used] = np.arange(len(used))
+    return used.tolist(), table[codes]
 
 
 def concatenate(parts: list[EventColumns]) -> EventColumns:

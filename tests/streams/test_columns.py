@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams import columns as columns_module
 from streams.columns import COLUMN_TYPES, EventColumns, Grave, concatenate
 
 TEXT = st.sampled_from(["a", "b", "乳制品", "x" * 160, ""])
@@ -137,3 +138,18 @@ def test_damaged_columns_are_refused_as_a_whole() -> None:
         for damaged in (lacking, ragged):
             with pytest.raises(ValueError, match="damaged"):
                 EventColumns.unpack(msgspec.msgpack.encode(damaged))
+
+
+@pytest.mark.parametrize(("count", "size"), [(300, 7), (5_000, 3_000), (256, 1), (257, 60_000), (300, 0)])
+def test_many_rows_keep_the_tables_that_few_rows_keep(count: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(count)
+    texts = [f"text {number}" for number in range(size)]
+    columns = {name: np.zeros(count, dtype) for name, dtype in COLUMN_TYPES.items()}
+    for name in ("product", "region", "trace", "reporter", "hazard"):
+        columns[name] = rng.integers(-1, size, count).astype(COLUMN_TYPES[name]) if size else columns[name] - 1
+    made = EventColumns(columns, texts, texts, texts, [("losses", 0)], [], texts, texts)
+    many = made.trimmed()
+    monkeypatch.setattr(columns_module, "_FEW", count + 1)
+    few = made.trimmed()
+    assert many.tables == few.tables
+    assert all((many[name] == few[name]).all() and many[name].dtype == few[name].dtype for name in COLUMN_TYPES)
