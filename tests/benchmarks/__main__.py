@@ -24,8 +24,9 @@ from tests.benchmarks.rates import BENCHMARKS as RATES
 from tests.benchmarks.rates import Figures, Setting
 from tests.benchmarks.real_data import REAL_DATA
 from tests.benchmarks.scan import SCANS
+from tests.benchmarks.soak import SOAKS
 
-ONCE = {**FALSE_ALARMS, **REAL_DATA}
+ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS}
 """What chance and the data decide, not the machine: taking it again gives the same."""
 BENCHMARKS = {**RATES, "against-r": against_r, **SCANS, **ONCE}
 
