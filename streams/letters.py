@@ -48,6 +48,7 @@ _PARTITION: Final = 0
 _BATCH: Final = 2_000
 _KEY_BOUND: Final = 1_024
 _HEADERS_BOUND: Final = 32
+_MEMORY: Final = 100_000
 _decode = msgspec.json.Decoder(DeadLetter).decode
 
 
@@ -79,10 +80,24 @@ class Gone(TocsinError):
 
 
 def read_letters(medium: Medium) -> Iterator[Letter]:
-    """Every dead letter that is there now, oldest first. What strangers wrote to the topic is passed over."""
+    """Every dead letter that is there now, oldest first. What strangers wrote to the topic is passed over.
+
+    Intake on Kafka sends its letters before it commits how far it has read, so a crash in between sends them again. A
+    record has one place in its raw topic and is refused there once: the same letter of the same place is a copy, and
+    is passed over where it follows within :data:`_MEMORY` letters, far more than a batch has.
+    """
+    recent: dict[bytes, None] = {}
     for place, letter in _read(medium):
-        if letter.stage != "requeue":
-            yield Letter(place, letter)
+        if letter.stage == "requeue":
+            continue
+        if letter.offset >= 0:
+            key = hashlib.blake2b(msgspec.json.encode(letter), digest_size=16).digest()
+            if key in recent:
+                continue
+            recent[key] = None
+            if len(recent) > _MEMORY:
+                del recent[next(iter(recent))]
+        yield Letter(place, letter)
 
 
 def requeued_places(medium: Medium) -> Counter[int]:
