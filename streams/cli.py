@@ -35,6 +35,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Show records that were refused, and send them again once mended.",
     ),
     "signals": ("streams.commands.signals", "Export the evidence behind the alerts."),
+    "report": ("streams.commands.report", "Write an HTML report on a period: status, alerts, charts, data quality."),
     "replay": ("streams.commands.replay", "Run a record of events again, into files."),
     "compare": ("streams.commands.compare", "Run a record under two configurations: what changes in its alerts."),
     "tune": ("streams.commands.tune", "Sweep parameters over a record: delay against false alerts."),

@@ -6,6 +6,7 @@ week holds for its part, and no false alarm is added. The week before is judged 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from streams.cells import CellStore
 from streams.config import CountRules
 from streams.finding import Finding, rounded
 
-__all__ = ["judge_counts"]
+__all__ = ["history_span", "judge_counts", "weekly_evidence", "weeks_watched"]
 
 _WEEK = 7
 _RECENT = 4
@@ -47,15 +48,15 @@ def judge_counts(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: 
     busy = np.maximum(recent[:, 1:].sum(axis=1), recent[:, :-1].sum(axis=1)) >= rules.min_recent
     rows = rows[busy]
     found: dict[int, Finding] = {}
-    watched = _weeks_watched(store, rows, day)
-    spans = _spans(watched, rules)
+    watched = weeks_watched(store, rows, day)
+    spans = history_span(watched, rules)
     for span in np.unique(spans).tolist():
         at = spans == span
         _judge_span(store, rows[at], day, span, watched[at], rules, found)
     return [found[row] for row in sorted(found)]
 
 
-def _spans(watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.int64]:
+def history_span(watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.int64]:
     """Weeks to load for each cell, in whole years, from how long its own branch has been watched: sums over arrays of
     another length may differ in their last bit, and no other branch's history may show in a cell's evidence."""
     years = np.minimum(-(-watched // _YEAR), rules.history_years)
@@ -98,7 +99,7 @@ def _suspect(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rule
     return np.flatnonzero((now >= 2.0) & (tail <= rules.alpha))
 
 
-def _weeks_watched(store: CellStore, rows: npt.NDArray[np.intp], day: int) -> npt.NDArray[np.int64]:
+def weeks_watched(store: CellStore, rows: npt.NDArray[np.intp], day: int) -> npt.NDArray[np.int64]:
     """Weeks since the branch's first event, this one included: a brand new to a watched branch has a past of zeros."""
     firsts = [store.first_day(store.branch(row)) for row in rows.tolist()]
     weeks = [(day + 3) // _WEEK - ((first if first is not None else day) + 3) // _WEEK + 1 for first in firsts]
@@ -113,6 +114,22 @@ def _judge_weeks(
     rules: CountRules,
     found: dict[int, Finding],
 ) -> None:
+    for name, at, evidence in weekly_evidence(weekly, watched, rules):
+        _collect(rows[at], evidence, name, lags[at], rules, found)
+
+
+def weekly_evidence(
+    weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules
+) -> Iterator[tuple[str, npt.NDArray[np.intp], CountEvidence]]:
+    """The evidence on the last week of each series: the detector's name, the series that it speaks of, what it says.
+
+    Parameters
+    ----------
+    weekly
+        Counts, ``[series, weeks]``.
+    watched
+        Weeks for which each series has been watched, the last one included.
+    """
     if rules.detector == "surge":
         able = np.where(watched >= rules.min_surge_weeks, watched, 0)
         chosen = SurgeOptions(alpha=rules.alpha, years=rules.history_years, least_cases=(rules.min_recent, _RECENT))
@@ -122,11 +139,10 @@ def _judge_weeks(
             years_back=rules.history_years, alpha=rules.alpha, limit54=(rules.min_recent, _RECENT)
         )
         warm, name = farrington(weekly, history=np.maximum(watched, 0), options=options), "farrington-improved"
-    _collect(rows, warm, name, lags, rules, found)
+    yield name, np.arange(len(weekly)), warm
     cold = np.flatnonzero(~warm.defined & (watched >= rules.min_history_weeks))
     if len(cold):
-        tail = _judge_cold(weekly[cold], watched[cold], rules)
-        _collect(rows[cold], tail, "ears-c2+predictive", lags[cold], rules, found)
+        yield "ears-c2+predictive", cold, _judge_cold(weekly[cold], watched[cold], rules)
 
 
 def _judge_cold(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules) -> CountEvidence:

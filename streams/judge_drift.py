@@ -19,7 +19,7 @@ from streams.cells import CellStore
 from streams.config import DriftRules
 from streams.finding import Finding, rounded
 
-__all__ = ["PERIOD_DAYS", "judge_index_drift", "judge_losses"]
+__all__ = ["PERIOD_DAYS", "drift_path", "judge_index_drift", "judge_losses"]
 
 PERIOD_DAYS = 28
 STALE_PERIODS = 4
@@ -30,11 +30,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(slots=True)
 class _Chart:
-    """Path (in standard deviations) and limit of each cell, and the cells that are beyond it."""
+    """Path (in standard deviations) and limit of each cell, and the cells that are beyond it; ``whole`` has the path
+    after each period, ``path`` after the last."""
 
     hits: npt.NDArray[np.intp]
     path: Floats
     limit: float
+    whole: Floats
 
 
 def judge_losses(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: DriftRules) -> list[Finding]:
@@ -100,10 +102,30 @@ def judge_index_drift(store: CellStore, rows: npt.NDArray[np.intp], day: int, ru
     return found
 
 
+def drift_path(
+    store: CellStore, row: int, day: int, indicator: Literal["satisfaction", "loss"], rules: DriftRules
+) -> tuple[int, Floats, float]:
+    """The chart of one cell up to a day: the last day of the last period, the path period by period in standard
+    deviations, and the limit (the loss rate alarms above it, the index below its negative)."""
+    rows = np.array([row], np.intp)
+    sums = _periods(store, rows, day, rules)
+    if indicator == "loss":
+        chart = _run(log_loss_rate(sums[:, :, 0], sums[:, :, 1]), None, "high", rules)
+    else:
+        asked = sums[:, :, 1]
+        index = np.divide(sums[:, :, 0] / 100.0, asked, out=np.full(asked.shape, np.nan), where=asked > 0)
+        chart = _run(index, survey_variance(asked, rules.correlation), "low", rules)
+    return _last_day(day), chart.whole[0], chart.limit
+
+
+def _last_day(day: int) -> int:
+    """The last day of the period that holds a day."""
+    return (day + _TO_MONDAY) // PERIOD_DAYS * PERIOD_DAYS + PERIOD_DAYS - 1 - _TO_MONDAY
+
+
 def _periods(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: DriftRules) -> Ints:
     """Sums [rows, periods, fields] of the periods up to the running one."""
-    last = (day + _TO_MONDAY) // PERIOD_DAYS * PERIOD_DAYS + PERIOD_DAYS - 1 - _TO_MONDAY
-    daily = np.maximum(store.daily(rows, last, rules.periods * PERIOD_DAYS), 0)
+    daily = np.maximum(store.daily(rows, _last_day(day), rules.periods * PERIOD_DAYS), 0)
     return cast(Ints, daily.reshape(len(rows), rules.periods, PERIOD_DAYS, 2).sum(axis=2))
 
 
@@ -118,7 +140,7 @@ def _run(values: Floats, variance: Floats | None, side: Literal["high", "low"], 
     age = np.argmax(np.isfinite(scores)[:, ::-1], axis=1)
     last = scores.shape[1] - 1 - age
     beyond = (chart.high if side == "high" else chart.low)[np.arange(len(scores)), last]
-    return _Chart(np.flatnonzero(beyond & (age < STALE_PERIODS)), chart.path[:, -1], limit)
+    return _Chart(np.flatnonzero(beyond & (age < STALE_PERIODS)), chart.path[:, -1], limit, chart.path)
 
 
 def _chance(rules: DriftRules) -> float:

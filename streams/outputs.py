@@ -24,6 +24,7 @@ __all__ = [
     "canonical",
     "latest_revisions",
     "one_alert",
+    "read_alert_file",
     "read_alerts",
     "read_signals",
     "read_values",
@@ -56,6 +57,30 @@ def read_alerts(medium: Medium) -> list[Alert]:
     for _, _, value in read_values(medium, "emergency-response"):
         alert = decode(value)
         found[alert.id, alert.revision] = alert
+    return list(found.values())
+
+
+def read_alert_file(path: Path) -> list[Alert]:
+    """Every alert revision of a canonical file, as a replay leaves it.
+
+    Raises
+    ------
+    TocsinError
+        It cannot be read, or a line is no alert.
+    """
+    decode = msgspec.json.Decoder(Alert).decode
+    found: dict[tuple[str, int], Alert] = {}
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    alert = decode(line)
+                    found[alert.id, alert.revision] = alert
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise TocsinError(f"{path}: cannot be read ({why}); name a replay's folder or its alerts.ndjson") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TocsinError(f"{path}: line {number} is no alert ({error}); name a replay's alerts.ndjson") from None
     return list(found.values())
 
 

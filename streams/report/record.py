@@ -1,0 +1,131 @@
+"""The record that a report is about: every event once, as the stages count it, and what became of each alert.
+
+Reading and folding are the stages' own (:class:`streams.intake.Intake`, :class:`streams.state.AssessState`), so a
+figure of the report is the figure that the detectors saw. Only the events of all ticks are folded at once: what counts
+in the end is the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.alerts import Alert
+from schemas.catalogue import Catalogue
+from schemas.topics import RAW_TOPICS
+from streams.columns import INDICATORS, EventColumns, concatenate
+from streams.config import Config
+from streams.intake import Intake
+from streams.medium import Medium
+from streams.overdue import Answer, read_answers
+from streams.report.periods import Span
+from streams.state import AssessState
+from streams.ticks import COMPLETE, Calendar
+
+__all__ = ["Gathered", "Record", "Refusal", "fold", "gather"]
+
+_BATCH: Final = 5_000
+Ints = npt.NDArray[np.int64]
+Refusal = tuple[str, str, str]
+"""Topic, reason, field."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All reports that arrived, as columns, with the refused ones counted by the day of their arrival."""
+
+    config: Config
+    catalogue: Catalogue
+    calendar: Calendar
+    intake: Intake
+    columns: EventColumns
+    refused: Counter[tuple[int, Refusal]]
+    answers: list[Answer]
+    last_ms: int | None
+    """When the last record arrived, epoch ms; None where there is none."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What counts in the end, and the alerts made of it."""
+
+    gathered: Gathered
+    state: AssessState
+    alerts: list[Alert]
+    live: npt.NDArray[np.intp] = field(init=False)
+    """The rows of the ledger that count."""
+
+    def __post_init__(self) -> None:
+        self.live = np.flatnonzero(self.state.ledger["live"])
+
+    @property
+    def config(self) -> Config:
+        return self.gathered.config
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.gathered.catalogue
+
+    @property
+    def calendar(self) -> Calendar:
+        return self.gathered.calendar
+
+    def rows(self, indicator: str, span: Span) -> npt.NDArray[np.intp]:
+        """The ledger's rows of an indicator that count on the days of a span."""
+        ledger, live = self.state.ledger, self.live
+        day = ledger["day"][live]
+        mine = (ledger["indicator"][live] == INDICATORS.index(indicator)) & (day >= span[0]) & (day < span[1])
+        return live[mine]
+
+    def leaf_sums(self, indicator: str, span: Span) -> dict[int, tuple[int, int]]:
+        """(x, n) of every leaf with an event in a span, by its number: failed and tested, score and respondents, loss
+        and output; twice the events where there is no denominator."""
+        ledger, rows = self.state.ledger, self.rows(indicator, span)
+        leaves, place = np.unique(ledger["leaf"][rows], return_inverse=True)
+        sums = np.zeros((len(leaves), 2), np.int64)
+        np.add.at(sums, place, np.stack([ledger["x"][rows], ledger["n"][rows]], axis=1))
+        return {leaf: (x, n) for leaf, (x, n) in zip(leaves.tolist(), sums.tolist(), strict=True)}
+
+
+def gather(
+    medium: Medium, config: Config, catalogue: Catalogue, progress: Callable[[int, int], None] | None = None
+) -> Gathered:
+    """Read all raw topics of a medium (a :class:`streams.slices.Sliced` one: as far as they were known then)."""
+    intake, calendar = Intake(config, catalogue), Calendar(config.tick_ms, config.offset_ms)
+    parts: list[EventColumns] = []
+    refused: Counter[tuple[int, Refusal]] = Counter()
+    last, done = -COMPLETE, 0
+    ends = medium.ends(RAW_TOPICS)
+    total = sum(ends.values())
+    for origin, end in ends.items():
+        running = -COMPLETE
+        for records in medium.read(origin, 0, end, _BATCH):
+            result = intake.process(origin, records, running)
+            running = result.last_arrival
+            for letter in result.dead:
+                refused[calendar.day(letter.timestamp), (origin[0], letter.reason, letter.field)] += 1
+            if len(result.columns):
+                parts.append(result.columns)
+            done += len(records)
+            if progress is not None:
+                progress(done, total)
+        last = max(last, running)
+    answers = read_answers(medium, calendar)
+    columns = concatenate(parts)
+    return Gathered(
+        config, catalogue, calendar, intake, columns, refused, answers, None if last == -COMPLETE else last
+    )  # fmt: skip
+
+
+def fold(gathered: Gathered, alerts: Sequence[Alert], first_day: int) -> Record:
+    """Count the reports; cells hold no day much before ``first_day``, which bounds their size."""
+    state = AssessState(gathered.intake.decoder, gathered.config.intake.max_codes_per_shard)
+    state.expire(0, first_day)
+    if len(gathered.columns):
+        state.fold_tick(0, [gathered.columns])
+    return Record(gathered, state, list(alerts))
