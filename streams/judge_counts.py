@@ -6,7 +6,6 @@ week holds for its part, and no false alarm is added. The week before is judged 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +22,7 @@ from streams.cells import CellStore
 from streams.config import CountRules
 from streams.finding import Finding, rounded
 
-__all__ = ["history_span", "judge_counts", "weekly_evidence", "weeks_watched"]
+__all__ = ["detect", "is_surge", "judge_counts", "weeks_watched"]
 
 _WEEK = 7
 _RECENT = 4
@@ -49,14 +48,14 @@ def judge_counts(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: 
     rows = rows[busy]
     found: dict[int, Finding] = {}
     watched = weeks_watched(store, rows, day)
-    spans = history_span(watched, rules)
+    spans = _spans(watched, rules)
     for span in np.unique(spans).tolist():
         at = spans == span
         _judge_span(store, rows[at], day, span, watched[at], rules, found)
     return [found[row] for row in sorted(found)]
 
 
-def history_span(watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.int64]:
+def _spans(watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.int64]:
     """Weeks to load for each cell, in whole years, from how long its own branch has been watched: sums over arrays of
     another length may differ in their last bit, and no other branch's history may show in a cell's evidence."""
     years = np.minimum(-(-watched // _YEAR), rules.history_years)
@@ -114,21 +113,23 @@ def _judge_weeks(
     rules: CountRules,
     found: dict[int, Finding],
 ) -> None:
-    for name, at, evidence in weekly_evidence(weekly, watched, rules):
-        _collect(rows[at], evidence, name, lags[at], rules, found)
+    for at, evidence, detector in detect(weekly, watched, rules):
+        _collect(rows[at], evidence, detector, lags[at], rules, found)
 
 
-def weekly_evidence(
+def detect(
     weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules
-) -> Iterator[tuple[str, npt.NDArray[np.intp], CountEvidence]]:
-    """The evidence on the last week of each series: the detector's name, the series that it speaks of, what it says.
+) -> list[tuple[npt.NDArray[np.intp], CountEvidence, str]]:
+    """What is said of the last week of each series: the series' numbers, the evidence on them, the detector's name.
 
     Parameters
     ----------
     weekly
-        Counts, ``[series, weeks]``.
+        Events a week [series, weeks].
     watched
-        Weeks for which each series has been watched, the last one included.
+        Weeks for which each series has been watched, the last one included [series].
+    rules
+        They choose the detector; series too young for it have one of their own, whose evidence comes after.
     """
     if rules.detector == "surge":
         able = np.where(watched >= rules.min_surge_weeks, watched, 0)
@@ -139,10 +140,18 @@ def weekly_evidence(
             years_back=rules.history_years, alpha=rules.alpha, limit54=(rules.min_recent, _RECENT)
         )
         warm, name = farrington(weekly, history=np.maximum(watched, 0), options=options), "farrington-improved"
-    yield name, np.arange(len(weekly)), warm
+    said = [(np.arange(len(weekly)), warm, name)]
     cold = np.flatnonzero(~warm.defined & (watched >= rules.min_history_weeks))
     if len(cold):
-        yield "ears-c2+predictive", cold, _judge_cold(weekly[cold], watched[cold], rules)
+        said.append((cold, _judge_cold(weekly[cold], watched[cold], rules), "ears-c2+predictive"))
+    return said
+
+
+def is_surge(evidence: CountEvidence, rules: CountRules) -> npt.NDArray[np.bool_]:
+    """Where the evidence is strong enough, and the excess large enough to matter."""
+    enough = evidence.observed >= np.maximum(rules.min_ratio * evidence.expected, 2.0)
+    strong: npt.NDArray[np.bool_] = evidence.defined & evidence.alarm & (evidence.p_value <= rules.alpha) & enough
+    return strong
 
 
 def _judge_cold(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules) -> CountEvidence:
@@ -171,9 +180,7 @@ def _collect(
     rules: CountRules,
     found: dict[int, Finding],
 ) -> None:
-    enough = evidence.observed >= np.maximum(rules.min_ratio * evidence.expected, 2.0)
-    hits = np.flatnonzero(evidence.defined & evidence.alarm & (evidence.p_value <= rules.alpha) & enough)
-    for at in hits.tolist():
+    for at in np.flatnonzero(is_surge(evidence, rules)).tolist():
         p, row, lag = float(evidence.p_value[at]), int(rows[at]), int(lags[at])
         observed, expected = float(evidence.observed[at]), float(evidence.expected[at])
         entry = Evidence(

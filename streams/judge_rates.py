@@ -32,8 +32,8 @@ _TO_MONDAY = 3
 _EPOCH_WEEKS = 13
 _SURE = 1e9
 _OVERSHOOT = 4.0
-_LEAST_HISTORY = 200
-_P0_CONFIDENCE = 0.99
+LEAST_HISTORY = 200
+P0_CONFIDENCE = 0.99
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -227,11 +227,11 @@ def _judge_cusum(cells: _Cells, number: int, rules: PassRateRules, found: dict[i
     usual = weeks_n.sum(axis=1) // weeks_n.shape[1]
     # It is for the slow slide that no window shows: cells with a finding need no second one.
     silent = np.array([row not in found for row in cells.rows.tolist()])
-    able = np.flatnonzero((n0 >= _LEAST_HISTORY) & (usual >= 1) & silent)
+    able = np.flatnonzero((n0 >= LEAST_HISTORY) & (usual >= 1) & silent)
     if not len(able):
         return
     # In control is what history allows at its upper limit, so that a short history cannot shorten the run length.
-    p0 = np.maximum(jeffreys_interval(n0[able], x0[able], _P0_CONFIDENCE)[1], 1e-6)
+    p0 = np.maximum(jeffreys_interval(n0[able], x0[able], P0_CONFIDENCE)[1], 1e-6)
     arl0 = rules.cusum_arl_days / _WEEK
     chart = lr_cusum(
         weeks_n[able], weeks_x[able], p0, rules.cusum_odds_ratio, rho=cells.rho[able], threshold=1.0, reset=False

@@ -71,16 +71,16 @@ def read_alert_file(path: Path) -> list[Alert]:
     decode = msgspec.json.Decoder(Alert).decode
     found: dict[tuple[str, int], Alert] = {}
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    alert = decode(line)
-                    found[alert.id, alert.revision] = alert
+        lines = path.read_bytes().splitlines()
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise TocsinError(f"{path}: cannot be read ({why}); name a replay's folder or its alerts.ndjson") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TocsinError(f"{path}: line {number} is no alert ({error}); name a replay's alerts.ndjson") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            alert = decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise TocsinError(f"{path}: line {number} is no alert ({error}); name a replay's alerts.ndjson") from None
+        found[alert.id, alert.revision] = alert
     return list(found.values())
 
 

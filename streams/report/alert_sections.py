@@ -80,7 +80,7 @@ def _disposal(view: View, cases: list[Case]) -> str:
         rows.append(row([
             cell(badge(case.life.level)),
             cell(f'<a href="#{text(first.id)}">{text(words.kind(last.kind))}</a><br>'
-                 f"{text(_about(view, last))} {code(first.id)}"),
+                 f"{text(_about(view, last))} {code(first.id)}", "text"),
             cell(f"{first.as_of:%Y-%m-%d %H:%M}", "v"),
             cell(text(standing), "v"),
             *(cell("–" if one is None else f"{one.arrival:%Y-%m-%d}<br>{code(one.disposition.by)}") for one in answers),
@@ -166,17 +166,19 @@ def _drawn(view: View, case: Case) -> str:
         return f'<p class="soft">{words(why)}</p>'
     caption = _caption(view, chart)
     marks = [
-        Mark(view.day_of(one.as_of), one.level, f"{one.as_of:%Y-%m-%d} {words(one.status)} {one.grade}")
+        Mark(view.day_of(one.as_of), one.level, f"{one.as_of:%Y-%m-%d} {words(one.status)} {one.grade}",
+             one.status == "resolved")
         for one in case.revisions
-    ]
-    said = "" if chart.threshold is not None else f" {words('no-threshold')}"
-    label = f"{words.of(case.last.headline)}: {caption}"
+    ]  # fmt: skip
+    said = caption if chart.threshold is not None else f"{caption}{words.stop}{words('no-threshold')}"
+    label = f"{words.of(case.last.headline)}{words.colon}{caption}"
     drawn = draw(chart, marks, label, lambda day, value: f"{iso(day)}: {value}")
-    return f'<p class="help">{text(caption)}.{said}</p>{drawn}'.replace(".</p>", "</p>")
+    return f'<p class="help">{text(said)}</p>{drawn}'
 
 
 def _caption(view: View, chart: Chart) -> str:
-    key = {"percent": "chart-rate", "points": "chart-index", "count": "chart-count", "deviations": "chart-drift"}
+    key = {"percent": "chart-rate", "points": "chart-index", "count": "chart-count", "deviations": "chart-drift",
+           "ratio": "chart-slide"}  # fmt: skip
     against = view.words(f"{chart.against}-ref")
     return view.words(key[chart.unit], days=chart.window_days, against=against)
 
@@ -191,15 +193,23 @@ def _evidence(view: View, alert: Alert) -> str:
         (words("expected"), "num"), (words("p-value"), "num"),
     )  # fmt: skip
     rows = []
-    for one in sorted(alert.evidence, key=lambda one: one is not best)[:3]:
-        observed = f"{one.observed:,.6g}" if one.tested is None else f"{one.observed:,.6g}/{one.tested:,}"
+    told = [one for one in alert.evidence if one is best or one.tested != 0]
+    for one in sorted(told, key=lambda one: one is not best)[:3]:
+        observed = _number(one.observed) + ("" if one.tested is None else f"/{one.tested:,}")
+        chance = "–" if one.p_value is None else f"{one.p_value:.2g}"
+        if one.p_value is None and one.e_value is not None:
+            chance = f"e {one.e_value:.3g}"
         rows.append(row([
             cell(code(one.detector)), cell(text(words(f"{one.against}-ref"))),
-            cell(text(words("days", count=one.window_days)), "num"), cell(observed, "num"),
-            cell("–" if one.expected is None else f"{one.expected:,.4g}", "num"),
-            cell("–" if one.p_value is None else f"{one.p_value:.2g}", "num"),
+            cell(text(words("days", count=one.window_days)) if one.window_days else "–", "num"),
+            cell(observed, "num"), cell("–" if one.expected is None else _number(one.expected), "num"),
+            cell(chance, "num"),
         ]))  # fmt: skip
     return table(header, rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def _facts(view: View, case: Case) -> str:

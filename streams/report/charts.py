@@ -7,6 +7,7 @@ reports and corrections included), and what the alert itself said stands beside 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from detectors.lr_cusum import lr_cusum
 from detectors.passrate import dispersion, jeffreys_interval, worse_than_reference
 from detectors.satisfaction import index_below_target
 from schemas.alerts import Alert, Evidence
@@ -22,14 +24,15 @@ from schemas.errors import Rejection
 from streams.columns import INDICATORS
 from streams.decode import EVERYWHERE
 from streams.explain import basis
-from streams.judge_counts import history_span, weekly_evidence, weeks_watched
+from streams.judge_counts import detect, weeks_watched
 from streams.judge_drift import PERIOD_DAYS, drift_path
+from streams.judge_rates import LEAST_HISTORY, P0_CONFIDENCE
 from streams.lab_mix import PEER_DAYS
 from streams.report.record import Record
 
 __all__ = ["Chart", "Unit", "chart_of", "strongest"]
 
-Unit = Literal["percent", "points", "count", "deviations"]
+Unit = Literal["percent", "points", "count", "deviations", "ratio"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -37,6 +40,7 @@ _POINTS: Final = 53
 _AFTER: Final = 4
 """Weeks that are shown after the alert's evidence."""
 _WEEK: Final = 7
+_YEAR: Final = 52
 _SURE: Final = 1e9
 """Items of a target: a reference without an error of its own, as in :mod:`streams.judge_rates`."""
 _COUNTED: Final = {"injury-surge": "injury", "complaint-surge": "complaint"}
@@ -97,7 +101,8 @@ def chart_of(record: Record, revisions: Sequence[Alert], known: int) -> Chart | 
     if alert.kind in _COUNTED:
         return _counts(record, alert, best, day, known)
     if alert.kind == "pass-rate":
-        return _rates(record, alert, best, day, known)
+        make = _slide if best.against == "run-length" else _rates
+        return make(record, alert, best, day, known)
     if alert.kind == "satisfaction" and best.against == "target":
         return _index(record, alert, best, day, known)
     if alert.kind in ("satisfaction", "quality-loss"):
@@ -126,12 +131,12 @@ def _counts(record: Record, alert: Alert, best: Evidence, day: int, known: int) 
     last = int(_ends(day, known)[-1])
     rows = np.array([row], np.intp)
     watched = int(weeks_watched(store, rows, last)[0])
-    span = int(history_span(np.array([watched]), rules)[0])
+    span = _YEAR * (min(-(-watched // _YEAR), rules.history_years) + 1)
     weekly = np.maximum(store.weekly(rows, last, span + _POINTS - 1)[0, :, 0], 0)
     series = sliding_window_view(weekly, span)
     ages = watched - np.arange(_POINTS - 1, -1, -1)
     expected, upper = np.full(_POINTS, np.nan), np.full(_POINTS, np.nan)
-    for _, at, found in weekly_evidence(np.ascontiguousarray(series), ages, rules):
+    for at, found, _ in detect(np.ascontiguousarray(series), ages, rules):
         sure = at[found.defined]
         expected[sure], upper[sure] = found.expected[found.defined], found.upper[found.defined]
     # An alarm needs more than the detector's bound: a least ratio to what is expected, and a least number of cases.
@@ -175,21 +180,9 @@ def _rates(record: Record, alert: Alert, best: Evidence, day: int, known: int) -
     rules, window = record.config.pass_rate, best.window_days
     if row is None:
         return None
-    ends, longest = _ends(day, known), max(rules.windows_days)
-    span = int(ends[-1] - ends[0]) + longest + rules.history_days + max(window, PEER_DAYS)
-    store = record.state.stores["pass"]
-    wider = int(store.wider(np.array([row], np.intp))[0])
-    widest = row
-    while (up := int(store.wider(np.array([widest], np.intp))[0])) >= 0:
-        widest = up
-    own = _Daily.of(record, row, int(ends[-1]), span)
-    rho = np.maximum(
-        *(
-            dispersion(*_Daily.of(record, one, int(ends[-1]), span).weeks(ends - longest, rules.history_days),
-                       pool=rules.correlation)
-            for one in (widest, row)
-        )
-    )  # fmt: skip
+    ends = _ends(day, known)
+    own, rho, span = _own(record, row, ends)
+    wider = int(record.state.stores["pass"].wider(np.array([row], np.intp))[0])
     n, x = own.sums(ends, window)
     ref_n, ref_x, windows = _reference(record, alert, best, own, wider, ends, span)
     factor = best.lab_factor or 1.0
@@ -206,6 +199,45 @@ def _rates(record: Record, alert: Alert, best: Evidence, day: int, known: int) -
     return Chart("line", "percent", ends, found.rate, found.reference, threshold, low, high, said, window, best.against)
 
 
+def _own(record: Record, row: int, ends: Ints) -> tuple[_Daily, Floats, int]:
+    """A row's counts; at each end the correlation of its failures, or its product's where that is larger; and the days
+    that are loaded."""
+    rules, store = record.config.pass_rate, record.state.stores["pass"]
+    longest = max(rules.windows_days)
+    span = int(ends[-1] - ends[0]) + longest + rules.history_days + PEER_DAYS
+    widest = row
+    while (up := int(store.wider(np.array([widest], np.intp))[0])) >= 0:
+        widest = up
+    daily = [_Daily.of(record, one, int(ends[-1]), span) for one in (row, widest)]
+    rho = [dispersion(*one.weeks(ends - longest, rules.history_days), pool=rules.correlation) for one in daily]
+    return daily[0], np.maximum(*rho), span
+
+
+def _slide(record: Record, alert: Alert, best: Evidence, day: int, known: int) -> Chart | None:
+    """The LR-CUSUM over the weeks of the longest window, which each point runs anew as the detector does."""
+    row, rules = _row(record, "pass", alert), record.config.pass_rate
+    if row is None:
+        return None
+    ends, longest = _ends(day, known), max(rules.windows_days)
+    own, rho, _ = _own(record, row, ends)
+    n0, x0 = own.sums(ends - longest, rules.history_days)
+    n, x = own.weeks(ends, longest)
+    p0 = np.maximum(jeffreys_interval(n0, x0, P0_CONFIDENCE)[1], 1e-6)
+    able = (n0 >= LEAST_HISTORY) & (n.sum(axis=1) // n.shape[1] >= 1)
+    path = np.full(len(ends), np.nan)
+    if able.any():
+        chart = lr_cusum(
+            n[able], x[able], p0[able], rules.cusum_odds_ratio, rho=rho[able], threshold=1.0, reset=False
+        )  # fmt: skip
+        path[able] = chart.statistic
+    bound = best.threshold if best.threshold is not None else math.log(rules.cusum_arl_days / _WEEK)
+    said = None if best.statistic is None else (day, best.statistic)
+    flat = np.full(len(ends), bound)
+    return Chart(
+        "line", "ratio", ends, path, np.zeros(len(ends)), flat, said=said, window_days=longest, against="run-length"
+    )  # fmt: skip
+
+
 def _reference(
     record: Record, alert: Alert, best: Evidence, own: _Daily, wider: int, ends: Ints, span: int
 ) -> tuple[Floats, Floats, Floats]:
@@ -220,9 +252,7 @@ def _reference(
         all_n, all_x = _Daily.of(record, wider, int(ends[-1]), span).sums(ends, days)
         own_n, own_x = own.sums(ends, days)
         return np.maximum(all_n - own_n, 0.0), np.maximum(all_x - own_x, 0.0), windows
-    # The slow slide (against a run length) is judged against the history before the longest window.
-    gap = window if best.against == "own-history" else max(rules.windows_days)
-    n, x = own.sums(ends - gap, rules.history_days)
+    n, x = own.sums(ends - window, rules.history_days)
     return n, x, windows
 
 
@@ -339,12 +369,12 @@ def _rows_of(record: Record, alert: Alert) -> npt.NDArray[np.intp]:
         if hazard < 0:
             return live[:0]
         leaves = [at for at, leaf in enumerate(state.leaves) if _below(record, leaf.product, alert.product)]
-        return live[(ledger["hazard"][live] == hazard) & np.isin(ledger["leaf"][live], leaves)]
+        return np.asarray(live[(ledger["hazard"][live] == hazard) & np.isin(ledger["leaf"][live], leaves)])
     reporter = state.reporters.index(alert.source) if alert.source in state.reporters else -1
     mine = (ledger["reporter"][live] == reporter) & (reporter >= 0)
     if alert.kind == "lab-drift":
         mine &= ledger["indicator"][live] == INDICATORS.index("pass")
-    return live[mine]
+    return np.asarray(live[mine])
 
 
 def _below(record: Record, product: str, node: str) -> bool:

@@ -37,7 +37,7 @@ def render(view: View) -> str:
         _sources_section(view),
         _notes_section(view),
     ]
-    title = f"{place} {words('title')} {view.period.name}".strip()
+    title = f"{place}{'' if words.language == 'zh' else ' '}{words('title')} {view.period.name}".strip()
     nav = "".join(f'<li><a href="#{name}">{text(words(name))}</a></li>' for name in _SECTIONS)
     return (
         f'<!doctype html>\n<html lang="{words.code}"><head><meta charset="utf-8">'
@@ -60,6 +60,9 @@ def _dates(view: View) -> str:
     lines.append(words("as-of", moment=f"{view.record.calendar.moment(view.known_ms):%Y-%m-%d %H:%M}"))
     if told.days != view.period.days:
         lines.append(words("unfinished", last=iso(told.days[1] - 1)))
+    begins = view.record.first_day
+    if begins is not None and begins > min(told.before[0], told.year_before[0]):
+        lines.append(words("begins", first=iso(begins)))
     return "".join(f"<p>{text(line)}</p>" if not at else f'<p class="soft">{text(line)}</p>'
                    for at, line in enumerate(lines))  # fmt: skip
 

@@ -8,20 +8,22 @@ in the end is the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from schemas.alerts import Alert
+from schemas.alerts import Alert, DeadLetter
 from schemas.catalogue import Catalogue
 from schemas.topics import RAW_TOPICS
 from streams.columns import INDICATORS, EventColumns, concatenate
 from streams.config import Config
 from streams.intake import Intake
 from streams.medium import Medium
+from streams.outputs import read_values
 from streams.overdue import Answer, read_answers
 from streams.report.periods import Span
 from streams.state import AssessState
@@ -64,6 +66,11 @@ class Record:
         self.live = np.flatnonzero(self.state.ledger["live"])
 
     @property
+    def first_day(self) -> int | None:
+        """The day of the first event that counts."""
+        return int(self.state.ledger["day"][self.live].min()) if len(self.live) else None
+
+    @property
     def config(self) -> Config:
         return self.gathered.config
 
@@ -80,7 +87,7 @@ class Record:
         ledger, live = self.state.ledger, self.live
         day = ledger["day"][live]
         mine = (ledger["indicator"][live] == INDICATORS.index(indicator)) & (day >= span[0]) & (day < span[1])
-        return live[mine]
+        return np.asarray(live[mine])
 
     def leaf_sums(self, indicator: str, span: Span) -> dict[int, tuple[int, int]]:
         """(x, n) of every leaf with an event in a span, by its number: failed and tested, score and respondents, loss
@@ -115,11 +122,25 @@ def gather(
             if progress is not None:
                 progress(done, total)
         last = max(last, running)
+    for letter in _refused_before(medium):
+        refused[calendar.day(letter.timestamp), (letter.topic, letter.reason, letter.field)] += 1
     answers = read_answers(medium, calendar)
     columns = concatenate(parts)
     return Gathered(
         config, catalogue, calendar, intake, columns, refused, answers, None if last == -COMPLETE else last
     )  # fmt: skip
+
+
+def _refused_before(medium: Medium) -> Iterator[DeadLetter]:
+    """Letters on rows that never came to a topic: they were refused when they were published or sent in."""
+    decode = msgspec.json.Decoder(DeadLetter).decode
+    for _, _, value in read_values(medium, "dead-letters"):
+        try:
+            letter = decode(value)
+        except msgspec.DecodeError:
+            continue
+        if letter.stage == "publish" and letter.topic in RAW_TOPICS:
+            yield letter
 
 
 def fold(gathered: Gathered, alerts: Sequence[Alert], first_day: int) -> Record:

@@ -137,13 +137,14 @@ class _Sums:
             found[region] = (held[0] + x, held[1] + n)
         return found
 
-    def cells(self, depth: int) -> dict[Place, list[Part]]:
-        """By the product node at a depth (or the leaf itself, where it lies above) and the district: the parts."""
+    def cells(self, depth: int, *, cities: bool = False) -> dict[Place, list[Part]]:
+        """By the product node at a depth (or the leaf itself, where it lies above) and the district: the parts. With
+        ``cities`` by the whole city too."""
         found: dict[Place, list[Part]] = {}
         for leaf, sums in sorted(self.by_leaf.items()):
             path, where = self._leaves[leaf].paths
-            if len(where) > 1:
-                found.setdefault((path[: depth + 1][-1], where[1]), []).append((self._leaves[leaf].product, sums))
+            for region in where[:2] if cities else where[1:2]:
+                found.setdefault((path[: depth + 1][-1], region), []).append((self._leaves[leaf].product, sums))
         return found
 
 
@@ -178,9 +179,7 @@ def _judged(record: Record, indicator: str, parts: Iterable[Part]) -> tuple[floa
     return target, "below" if upper is not None and upper < target else "short"
 
 
-def _fallen(
-    record: Record, parts: Iterable[Part], earlier: Mapping[str, Sums]
-) -> tuple[float | None, Verdict]:
+def _fallen(record: Record, parts: Iterable[Part], earlier: Mapping[str, Sums]) -> tuple[float | None, Verdict]:
     """Whether the loss rate of what is to fall lies below that of the year before."""
     now, past = [0, 0], [0, 0]
     for product, (x, n) in parts:
@@ -290,15 +289,14 @@ def matrix(record: Record, period: Period, most: tuple[int, int]) -> Matrix:
     indicator = "pass"
     if not totals["pass"]:
         indicator = max(COUNTS, key=lambda name: (totals[name], -INDICATORS.index(name)))
-    found = _Sums(record, indicator, period.days).cells(0)
+    found = _Sums(record, indicator, period.days).cells(0, cities=True)
     weight: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for (product, region), parts in found.items():
         weight[0][region] += _total(parts)[1]
         weight[1][product] += _total(parts)[1]
-    kept = [
-        sorted(sorted(some, key=lambda code: (-some[code], code))[:room])
-        for some, room in zip(weight, most, strict=True)
-    ]
+    kept = [sorted(some, key=lambda code: (-some[code], code))[:room] for some, room in zip(weight, most, strict=True)]
+    order = {code: at for at, code in enumerate(regions_of(record))}
+    kept = [sorted(kept[0], key=order.__getitem__), sorted(kept[1])]
     figures = {}
     for (product, region), parts in sorted(found.items()):
         if region in kept[0] and product in kept[1]:

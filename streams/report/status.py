@@ -35,6 +35,11 @@ def _change(indicator: str, one: Figure, past: float | None) -> str:
     return signed((one.value - past) * (1 if indicator == "satisfaction" else 100), 2)
 
 
+def _said_change(view: View, indicator: str, one: Figure, past: float | None) -> str:
+    change = _change(indicator, one, past)
+    return change if indicator == "satisfaction" else view.words("points-change", change=change)
+
+
 # --- summary -------------------------------------------------------------------------------------------------------
 
 
@@ -68,9 +73,12 @@ def _rate_tile(view: View, indicator: str, city: Standing | None) -> str:
     if one is None or one.value is None:
         return _tile(words(indicator), "–", words("no-rate"))
     asked = [_verdict(view, indicator, one)] if one.verdict != "none" else []
-    said = f"{words('before')} {_change(indicator, one, one.before)} · {words('year-before')} " + _change(
-        indicator, one, one.year_before
-    )
+    past = [
+        f"{words(key)} {_said_change(view, indicator, one, value)}"
+        for key, value in (("before", one.before), ("year-before", one.year_before))
+        if value is not None
+    ]
+    said = " · ".join(past) or words("nothing-before")
     return _tile(words(indicator), shown(indicator, one.value), "<br>".join([*asked, text(said)]), one.verdict)
 
 
@@ -97,7 +105,8 @@ def status_section(view: View, standings: list[Standing]) -> str:
     shown_rates = [name for name in RATES if any(one.rates.get(name) for one in standings)]
     parts = [f'<section id="status"><h2>{words("status")}</h2>']
     if shown_rates:
-        parts += [f"<h3>{words('rates-by-region')}</h3>", _rates_table(view, standings, shown_rates)]
+        parts += [f"<h3>{words('rates-by-region')}</h3>", f'<p class="help">{text(words("changes"))}</p>']
+        parts.append(_rates_table(view, standings, shown_rates))
     parts += [f"<h3>{words('counts-by-region')}</h3>", _counts_table(view, standings)]
     parts += [_ranked(view, name) for name in shown_rates]
     return "".join(parts) + "</section>"
@@ -138,7 +147,7 @@ def _rate_cells(view: View, indicator: str, one: Figure | None) -> list[str]:
     target = f'<span class="v {one.verdict}" title="{text(view.words(one.verdict))}">{mark} ' + (
         f"{shown(indicator, one.target, 3 if indicator == 'loss' else 1)}</span>"
         if one.target is not None
-        else f"{view.words('none')}</span>"
+        else f"{view.words('none') if indicator != 'loss' else '–'}</span>"
     )
     return [
         f'<td class="first num" title="{text(tip)}">{shown(indicator, one.value, decimals)}</td>',
@@ -150,14 +159,23 @@ def _rate_cells(view: View, indicator: str, one: Figure | None) -> list[str]:
 
 def _counts_table(view: View, standings: list[Standing]) -> str:
     words = view.words
-    header = head((words("region"), ""), *((words(name), "num") for name in COUNTS))
+    columns = ("value", "was-before", "was-year-before")
+    top = "".join(f'<th class="group" colspan="3" scope="colgroup">{text(words(name))}</th>' for name in COUNTS)
+    below = "".join(
+        f'<th scope="col" class="{"first " if not at else ""}num">{text(words(key))}</th>'
+        for _ in COUNTS
+        for at, key in enumerate(columns)
+    )
+    header = f'<tr><th rowspan="2" scope="col">{words("region")}</th>{top}</tr><tr>{below}</tr>'
+    begins = view.record.first_day
+    spans = (view.told_period.days, view.told_period.before, view.told_period.year_before)
+    known = [begins is not None and span[1] > begins for span in spans]
     rows = []
     for number, one in enumerate(standings):
         cells = [_label(view, one.region)]
         for name in COUNTS:
-            now, before, year = one.counts[name]
-            said = f'<b>{now:,}</b> <span class="soft">| {before:,} | {year:,}</span>'
-            cells.append(cell(said, "num"))
+            for at, (count, there) in enumerate(zip(one.counts[name], known, strict=True)):
+                cells.append(cell(f"{count:,}" if there else "–", "num" if at else "first num"))
         rows.append(row(cells, "total" if not number else ""))
     return table(header, rows)
 
@@ -178,24 +196,25 @@ def _ranked(view: View, indicator: str) -> str:
 
 def _ranked_table(view: View, indicator: str, title: str, cells: tuple[Cell, ...]) -> str:
     words = view.words
-    header = head((title, ""), (words(indicator), "num"), (words("interval"), "num"), (words("target"), ""))
-    rows = []
-    for one in cells:
-        figure = one.figure
-        name = f"{text(view.region(one.region))} · {text(view.product(one.product))} {code(one.product)}"
-        ends = "–"
-        if figure.lower is not None and figure.upper is not None:
-            ends = f"{shown(indicator, figure.lower, 1)}–{shown(indicator, figure.upper, 1)}"
-        value = shown(indicator, figure.value, 3 if indicator == "loss" else 2)
-        target = (
-            "–"
-            if figure.target is None
-            else f'<span class="v {figure.verdict}">{_MARKS[figure.verdict]} '
-            f"{shown(indicator, figure.target, 1)}</span>"
-        )
-        tip = text(_size(view, indicator, figure))
-        rows.append(row([cell(name), f'<td class="num" title="{tip}">{value}</td>', cell(ends, "num"), cell(target)]))
-    return table(header, rows)
+    columns = [(title, ""), (words(indicator), "num")]
+    if indicator != "loss":
+        columns += [(words("interval"), "num"), (words("target"), "")]
+    return table(head(*columns), (_ranked_row(view, indicator, one) for one in cells))
+
+
+def _ranked_row(view: View, indicator: str, one: Cell) -> str:
+    figure = one.figure
+    name = f"{text(view.region(one.region))} · {text(view.product(one.product))} {code(one.product)}"
+    value = shown(indicator, figure.value, 3 if indicator == "loss" else 2)
+    cells = [cell(name, "text"), f'<td class="num" title="{text(_size(view, indicator, figure))}">{value}</td>']
+    if figure.lower is not None and figure.upper is not None:
+        ends = f"{shown(indicator, figure.lower, 1)}–{shown(indicator, figure.upper, 1)}"
+        target = "–"
+        if figure.target is not None:
+            target = f'<span class="v {figure.verdict}">{_MARKS[figure.verdict]} '
+            target += f"{shown(indicator, figure.target, 1)}</span>"
+        cells += [cell(ends, "num"), cell(target)]
+    return row(cells)
 
 
 # --- matrix --------------------------------------------------------------------------------------------------------
@@ -214,13 +233,13 @@ def matrix_section(view: View) -> str:
         f'<th scope="col">{text(view.product(product))}</th>' for product in found.products
     )
     rows = []
-    for region in found.regions:
+    for number, region in enumerate(found.regions):
         cells = [_label(view, region)]
         for product in found.products:
             one = found.cells.get((region, product))
-            level = view.gravest(region, product)
+            level = view.gravest(region, product, city=not number)
             cells.append(_matrix_cell(view, one, level, rate=rate))
-        rows.append(row(cells))
+        rows.append(row(cells, "total" if not number and len(found.regions) > 1 else ""))
     parts += [f'<p class="help">{text(said)}</p>', table(f"{header}</tr>", rows, "matrix")]
     if any(found.left_out):
         left = words("matrix-left", regions=f"{found.left_out[0]:,}", products=f"{found.left_out[1]:,}")

@@ -20,8 +20,9 @@ __all__ = ["Bar", "Mark", "bar", "draw", "in_unit", "ticks"]
 
 WIDTH: Final = 480
 HEIGHT: Final = 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 20, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 20, 32
 _MOST_DATES: Final = 5
+_REACH: Final = 0.7
 Floats = npt.NDArray[np.float64]
 
 
@@ -32,6 +33,8 @@ class Mark:
     day: int
     level: int
     text: str
+    over: bool = False
+    """Whether it is the alert's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def in_unit(value: float, unit: Unit) -> str:
     """
     if unit == "percent":
         return f"{100 * value:.2f}%"
-    return f"{value:,.2f}".rstrip("0").rstrip(".") if unit != "points" else f"{value:.2f}"
+    return f"{value:.2f}" if unit == "points" else f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -71,14 +74,18 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 class _Frame:
-    """The scales of one chart."""
+    """The scales of one chart. What was observed and expected is seen whole; bands and thresholds that lie far from it
+    are cut off, lest they press it flat."""
 
-    def __init__(self, chart: Chart, marks: Sequence[Mark]) -> None:
-        series = [chart.observed, chart.expected, chart.threshold, chart.lower, chart.upper]
-        values = [float(v) for one in series if one is not None for v in one if math.isfinite(v)]
-        values += [] if chart.said is None else [chart.said[1]]
-        low, high = min(values, default=0.0), max(values, default=1.0)
-        if chart.unit == "count":
+    def __init__(self, chart: Chart) -> None:
+        core = _finite(chart.observed, chart.expected)
+        core += [] if chart.said is None else [chart.said[1]]
+        low, high = min(core, default=0.0), max(core, default=1.0)
+        reach = _REACH * max(high - low, {"percent": 0.01, "points": 1.0, "count": 2.0}.get(chart.unit, 1.0))
+        others = [value for value in _finite(chart.threshold, chart.lower, chart.upper)
+                  if low - reach <= value <= high + reach]  # fmt: skip
+        low, high = min([low, *others]), max([high, *others])
+        if chart.unit in ("count", "ratio"):
             low = 0.0
         if high - low < 1e-9:
             low, high = low - 0.5 * (chart.unit != "count"), high + 0.5
@@ -100,6 +107,9 @@ class _Frame:
         share = (value - self.low) / max(self.high - self.low, 1e-12)
         return HEIGHT - _BOTTOM - min(max(share, 0.0), 1.0) * (HEIGHT - _TOP - _BOTTOM)
 
+    def shows(self, value: float) -> bool:
+        return self.low - 1e-12 <= value <= self.high + 1e-12
+
 
 def draw(chart: Chart, marks: Sequence[Mark], label: str, point: Callable[[int, str], str]) -> str:
     """One chart.
@@ -113,7 +123,7 @@ def draw(chart: Chart, marks: Sequence[Mark], label: str, point: Callable[[int, 
     point
         The words of one point's tip, from its day and its value.
     """
-    frame = _Frame(chart, marks)
+    frame = _Frame(chart)
     inside = [mark for mark in marks if frame.first <= mark.day <= frame.last]
     body = [*_grid(frame, chart.unit), *_band(frame, chart)]
     body += _bars(frame, chart, point) if chart.form == "bars" else []
@@ -124,6 +134,10 @@ def draw(chart: Chart, marks: Sequence[Mark], label: str, point: Callable[[int, 
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
         f"{''.join(body)}</svg>"
     )
+
+
+def _finite(*series: Floats | None) -> list[float]:
+    return [float(value) for one in series if one is not None for value in one if math.isfinite(value)]
 
 
 def _n(value: float) -> str:
@@ -142,8 +156,8 @@ def _grid(frame: _Frame, unit: Unit) -> Iterable[str]:
     for day in [day for day in months if (int(iso(day)[5:7]) - 1) % min(step, 12) == 0][:: max(step // 12, 1)]:
         x = _n(frame.x(day))
         yield f'<path class="grid" d="M{x} {HEIGHT - _BOTTOM}v4"/>'
-        if frame.x(day) < WIDTH - 30:
-            yield f'<text class="mid" x="{x}" y="{HEIGHT - 8}">{iso(day)[:7]}</text>'
+        if _LEFT + 8 < frame.x(day) < WIDTH - 30:
+            yield f'<text class="mid" x="{x}" y="{HEIGHT - 9}">{iso(day)[:7]}</text>'
 
 
 def _decimals(values: Sequence[float], scale: float) -> int:
@@ -167,7 +181,7 @@ def _months(first: int, last: int) -> list[int]:
 
 def _runs(*series: Floats) -> Iterable[range]:
     """Stretches without a gap in any series."""
-    there = np.isfinite(np.stack(series)).all(axis=0)
+    there = [all(map(math.isfinite, point)) for point in zip(*(one.tolist() for one in series), strict=True)]
     at = 0
     while at < len(there):
         begin = at
@@ -192,6 +206,7 @@ def _steps(frame: _Frame, days: npt.NDArray[np.int64], values: Floats | None, na
     if values is None:
         return
     half = float(days[1] - days[0]) / 2 if len(days) > 1 else 3.0
+    values = np.array([value if frame.shows(value) else np.nan for value in values.tolist()])
     for run in _runs(values):
         parts = [f"M{_n(frame.x(days[run[0]] - half))} {_n(frame.y(values[run[0]]))}"]
         for i in run:
@@ -203,7 +218,7 @@ def _outside(chart: Chart, i: int) -> bool:
     """Whether a point is beyond its threshold."""
     if chart.threshold is None or not math.isfinite(chart.threshold[i]) or not math.isfinite(chart.observed[i]):
         return False
-    if chart.unit == "count" or (chart.unit == "deviations" and chart.threshold[i] > 0):
+    if chart.unit == "count" or (chart.unit in ("deviations", "ratio") and chart.threshold[i] > 0):
         return bool(chart.observed[i] >= chart.threshold[i])
     return bool(chart.observed[i] <= chart.threshold[i])
 
@@ -238,7 +253,8 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> Iterable[str]:
         x = _n(frame.x(mark.day))
         yield (
             f'<g class="mark l{mark.level}"><path d="M{x} {_TOP}V{HEIGHT - _BOTTOM}"/>'
-            f'<path class="flag" d="M{x} {_TOP}l-5 -9h10z"><title>{escape(mark.text)}</title></path></g>'
+            f'<path class="{"over" if mark.over else "flag"}" d="M{x} {_TOP}l-5 -9h10z">'
+            f"<title>{escape(mark.text)}</title></path></g>"
         )
 
 

@@ -92,9 +92,15 @@ class View:
         """The local day that a tick's end belongs to: midnight ends the day before."""
         return self.record.calendar.day(self.record.calendar.epoch_ms(moment) - 1)
 
-    def gravest(self, region: str, product: str) -> int | None:
-        """The gravest level that an alert on a cell, or on one below it, reached."""
-        return min((case.life.level for case in self.cases if self.within(case.last, region, product)), default=None)
+    def gravest(self, region: str, product: str, *, city: bool = False) -> int | None:
+        """The gravest level that an alert on a cell, or on one below it, reached; for the ``city`` only alerts on it as
+        a whole, for those on its districts stand there."""
+        levels = (
+            case.life.level
+            for case in self.cases
+            if self.within(case.last, region, product) and (not city or case.last.region == region)
+        )
+        return min(levels, default=None)
 
     def product(self, code: str) -> str:
         if code == EVERYWHERE:

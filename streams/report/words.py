@@ -38,8 +38,10 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Figures
     "target": ("目标", "Target"),
     "value": ("本期", "Now"),
-    "before": ("较上期", "vs period before"),
-    "year-before": ("较上年同期", "vs year before"),
+    "before": ("较上期", "vs before"),
+    "year-before": ("较上年", "vs last year"),
+    "was-before": ("上期", "Before"),
+    "was-year-before": ("上年同期", "Last year"),
     "interval": ("95%区间", "95% interval"),
     "met": ("达标", "met"),
     "short": ("未达标，属偶然波动范围", "missed, within chance"),
@@ -57,13 +59,17 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "everywhere": ("全部地区", "All regions"),
     "other": ("其他（超出编码上限）", "Other (codes beyond the bound)"),
     "rates-by-region": ("三项指标，按地区", "Three indicators, by district"),
-    "counts-by-region": ("报告件数，按地区（本期｜上期｜上年同期）", "Reports by district (now | before | year before)"),
+    "changes": (
+        "变化以百分点计，满意度以分计；样本量与95%区间见各数值的提示。",
+        "Changes are in percentage points, of the index in points. The tip of a value tells its size and interval.",
+    ),
+    "counts-by-region": ("报告件数，按地区", "Reports, by district"),
     "worst": ("最差", "Worst"),
     "best": ("最好", "Best"),
     "worst-best": ("{indicator}：最差与最好的单元", "{indicator}: worst and best cells"),
     "of-cells": (
         "产品类别×区，共 {cells} 个单元样本量足够；按区间端点排序。",
-        "Product group x district; {cells} cells are large enough. In the order of the interval's nearer end.",
+        "Product group × district; {cells} cells are large enough. In the order of the interval's nearer end.",
     ),
     "no-cells": ("没有样本量足够的单元。", "No cell is large enough."),
     "cell": ("单元", "Cell"),
@@ -128,13 +134,16 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "EWMA（每期4周，标准差），参照：{against}",
         "EWMA over periods of four weeks, in standard deviations, against: {against}",
     ),
-    "evidence": ("证据", "Evidence"),
+    "chart-slide": (
+        "LR-CUSUM（{days}天内逐周，对数似然比），参照：{against}",
+        "LR-CUSUM by week over {days} days (log-likelihood ratio), against: {against}",
+    ),
     "observed": ("实测", "Observed"),
     "expected": ("预期", "Expected"),
     "against": ("参照", "Against"),
     "window": ("窗口", "Window"),
     "days": ("{count} 天", "{count} days"),
-    "p-value": ("p值", "p-value"),
+    "p-value": ("p值（e值）", "p (or e)"),
     "detector": ("方法", "Method"),
     "contributors": ("主要涉及", "Who and what contributes"),
     "lab": ("机构", "lab"),
@@ -206,10 +215,11 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "corrected after the period; alerts and their disposal end with it.",
     ),
     "note-target": (
-        "目标针对产品，地区的目标按其检验（答卷）构成加权；没有目标的产品不参与与目标的比较。仅适用于某一环节（如出口、验收）的目标不在此比较。质量损失率的目标是低于上年。",
-        "Targets are asked of products. A region's target is that of its own mix of items tested or answers given; what "
-        "has no target is left out of that comparison. Targets of one stage alone (export, acceptance) are not compared "
-        "here. The loss rate is to lie below the year before.",
+        "目标针对产品，地区的目标按其检验（答卷）构成加权；没有目标的产品不参与与目标的比较。"
+        "仅适用于某一环节（如出口、验收）的目标不在此比较。质量损失率的目标是低于上年。",
+        "Targets are asked of products. A region's target is that of its own mix of items tested or answers given; "
+        "what has no target is left out of that comparison. Targets of one stage alone (export, acceptance) are not "
+        "compared here. The loss rate is to lie below the year before.",
     ),
     "note-interval": (
         "合格率为Jeffreys 95%区间，满意度为正态95%区间。“属偶然波动范围”指区间仍包含目标。",
@@ -217,16 +227,21 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "holds the target.",
     ),
     "note-charts": (
-        "控制图按检测方法自身的窗口、参照与阈值，用现在所知的记录逐周重算；菱形为预警发布时所述的数值，二者之差即为此后的补报与更正。",
-        "Charts are computed again week by week, by the detector's own windows, references and levels, from what is known "
-        "now. The diamond is what the alert said when it was made: what differs was reported or corrected since.",
+        "控制图按检测方法自身的窗口、参照与阈值，用现在所知的记录逐周重算；"
+        "菱形为预警发布时所述的数值，二者之差即为此后的补报与更正。",
+        "Charts are computed again week by week, by the detector's own windows, references and levels, from what is "
+        "known now. The diamond is what the alert said when it was made: what differs was reported or corrected since.",
     ),
     "compared": (
         "上期：{before}；上年同期：{year}",
         "Period before: {before}; year before: {year}",
     ),
     "to": ("{first} 至 {last}", "{first} to {last}"),
-    "no-past": ("（无记录）", "(no record)"),
+    "begins": (
+        "记录自 {first} 起：此前无可比数据。",
+        "The record begins on {first}: with what lies before, nothing can be compared.",
+    ),
+    "nothing-before": ("记录中无可比的往期", "the record holds nothing to compare with"),
 }
 
 
@@ -257,6 +272,10 @@ class Words:
     def kind(self, kind: str) -> str:
         """What an alert of a kind is about."""
         return self.of(SUBJECTS[kind])  # type: ignore[index]  # a kind that an alert bears
+
+    @property
+    def stop(self) -> str:
+        return "。" if self.language == "zh" else ". "
 
     @property
     def colon(self) -> str:
