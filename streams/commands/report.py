@@ -85,10 +85,12 @@ def command(
     catalogue = config.load_catalogue()
     from streams.report.page import render
     from streams.report.record import gather
+    from streams.slices import Slice, Sliced
 
-    with _medium(place, config, sources, mapping, instant) as medium, bar("reading") as progress:
+    with _medium(place, config, sources, mapping) as medium, bar("reading") as progress:
         alerts = _alerts(medium, replayed, config, instant)
-        gathered = gather(medium, config, catalogue, progress)
+        known: Medium = medium if instant is None else Sliced(medium, Slice(until=instant))
+        gathered = gather(known, config, catalogue, progress)
     bounds = Bounds(charts=charts, alerts=listed, sources=senders)
     view = assemble(gathered, alerts, period, language, bounds, instant)
     page = render(view).encode()
@@ -140,7 +142,8 @@ def _instant(config: Config, text: str | None) -> int | None:
 
 
 def _alerts(medium: Medium, replayed: Path | None, config: Config, instant: int | None) -> list[Alert]:
-    """Every revision that there was at an instant."""
+    """Every revision that there was at an instant. The time of its own record is that of its writing, which for an
+    imported history is today."""
     from streams.outputs import read_alert_file, read_alerts
     from streams.ticks import Calendar
 
@@ -155,20 +158,14 @@ def _alerts(medium: Medium, replayed: Path | None, config: Config, instant: int 
 
 
 @contextmanager
-def _medium(
-    place: Place, config: Config, sources: tuple[str, ...], mapping: str | None, instant: int | None
-) -> Iterator[Medium]:
+def _medium(place: Place, config: Config, sources: tuple[str, ...], mapping: str | None) -> Iterator[Medium]:
     from streams.replay import scratch
-    from streams.slices import Slice, Sliced
-
-    def sliced(medium: Medium) -> Medium:
-        return medium if instant is None else Sliced(medium, Slice(until=instant))
 
     if not sources:
         held = None if place.broker is not None else datadir.remembered(place.data)
         with place.medium(config if held is None else held) as medium:
-            yield sliced(medium)
+            yield medium
         return
     with tempfile.TemporaryDirectory(prefix="tocsin-") as folder, scratch(Path(folder), config) as medium:
         fill(medium, config, named_files(sources, mapping), mapping)
-        yield sliced(medium)
+        yield medium

@@ -338,7 +338,8 @@ def _of_some(record: Record, alert: Alert, best: Evidence, day: int, known: int)
     expected = np.full(_POINTS, np.nan)
     if best.expected is not None:
         if alert.kind == "silent-source":
-            before = (days <= day - window) & (days > day - window - 26 * _WEEK)
+            begun = int(ledger["day"][mine].min())
+            before = (days <= day - window) & (days > day - window - 26 * _WEEK) & (days - 6 >= begun)
             expected[:] = sums[before, 0].mean() if before.any() else np.nan
         else:
             expected[within] = best.expected * _WEEK / window

@@ -22,6 +22,7 @@ from schemas.topics import RAW_TOPICS
 from streams.columns import INDICATORS, EventColumns, concatenate
 from streams.config import Config
 from streams.intake import Intake
+from streams.log import LogRecord
 from streams.medium import Medium
 from streams.outputs import read_values
 from streams.overdue import Answer, read_answers
@@ -113,9 +114,12 @@ def gather(
         running = -COMPLETE
         for records in medium.read(origin, 0, end, _BATCH):
             result = intake.process(origin, records, running)
+            if result.dead:
+                arrivals = _arrivals(records, running)
+                for letter in result.dead:
+                    day = calendar.day(arrivals[letter.offset])
+                    refused[day, (origin[0], letter.reason, letter.field)] += 1
             running = result.last_arrival
-            for letter in result.dead:
-                refused[calendar.day(letter.timestamp), (origin[0], letter.reason, letter.field)] += 1
             if len(result.columns):
                 parts.append(result.columns)
             done += len(records)
@@ -129,6 +133,14 @@ def gather(
     return Gathered(
         config, catalogue, calendar, intake, columns, refused, answers, None if last == -COMPLETE else last
     )  # fmt: skip
+
+
+def _arrivals(records: Sequence[LogRecord], running: int) -> dict[int, int]:
+    """The arrival of each record by its offset: the greatest time so far."""
+    found = {}
+    for record in records:
+        running = found[record.offset] = max(running, record.timestamp)
+    return found
 
 
 def _refused_before(medium: Medium) -> Iterator[DeadLetter]:
