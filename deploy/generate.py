@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the files of deploy/ that are made from others: Grafana's dashboards, Kubernetes' topics and rules.
+"""Writes the files of deploy/ that are made from others: Grafana's dashboards, Kubernetes' topics and rules,
+the configuration reference.
 
 With --check it writes nothing, and exits with 1 where one of them is not current.
 """
@@ -16,7 +17,7 @@ from typing import Final
 DEPLOY: Final = Path(__file__).resolve().parent
 if sys.path and Path(sys.path[0]).resolve() == DEPLOY:
     sys.path[0] = str(DEPLOY.parent)  # beside this file is a kafka.py, which is not kafka-python
-SOURCES: Final = ("grafana/panels", "kubernetes/resources")
+SOURCES: Final = ("grafana/panels", "kubernetes/resources", "configuration")
 
 
 def load(stem: str) -> ModuleType:

@@ -22,6 +22,7 @@ from schemas.severity import Severity
 __all__ = [
     "Config",
     "CountRules",
+    "DeadlineRules",
     "EscalateRules",
     "GradeRules",
     "IntakeRules",
@@ -31,7 +32,14 @@ __all__ = [
 
 Probability = Annotated[float, Meta(gt=0, lt=1)]
 Days = Annotated[int, Meta(ge=1, le=3650)]
+Hour = Annotated[float, Meta(ge=0, le=8_784)]
+Hours = tuple[Hour, Hour, Hour, Hour]
 MS_PER_DAY = 86_400_000
+
+
+def _about(text: str, unit: str = "") -> Meta:
+    """What a key means, and in which unit; ``tocsin config reference`` prints it."""
+    return Meta(description=text, extra={"unit": unit})
 
 
 class _Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -41,10 +49,20 @@ class _Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 class IntakeRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What intake accepts. ``lateness_days`` bounds how long after its report an event may still arrive."""
 
-    clock_skew_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 300
-    lateness_days: Days = 400
-    max_record_bytes: Annotated[int, Meta(ge=1_024, le=16_777_216)] = 262_144
-    max_codes_per_shard: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    clock_skew_seconds: Annotated[
+        int, Meta(ge=0, le=86_400), _about("How far `reported_at` may lie after the record's arrival.", "s")
+    ] = 300
+    lateness_days: Annotated[Days, _about("How long after its report an event may still arrive.", "days")] = 400
+    max_record_bytes: Annotated[
+        int, Meta(ge=1_024, le=16_777_216), _about("The longest record that is taken.", "bytes")
+    ] = 262_144
+    max_codes_per_shard: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        _about(
+            "Codes and names that each of the 64 shards tells apart; those beyond count under a common one.", "codes"
+        ),
+    ] = 20_000
 
 
 class PassRateRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -53,37 +71,62 @@ class PassRateRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=T
     ``correlation`` is the intra-class correlation of failures assumed where a product's own history is short.
     """
 
-    windows_days: tuple[Days, ...] = (7, 30, 90)
-    history_days: Days = 365
-    alpha: Probability = 1e-6
-    min_failed: Annotated[int, Meta(ge=1)] = 5
-    confidence: Probability = 0.95
-    cusum_odds_ratio: Annotated[float, Meta(gt=1, le=100)] = 2.0
-    cusum_arl_days: Annotated[float, Meta(ge=100, le=1e9)] = 1_000_000.0
-    min_rate_ratio: Annotated[float, Meta(ge=1)] = 1.5
-    correlation: Annotated[float, Meta(ge=0, lt=1)] = 0.01
+    windows_days: Annotated[tuple[Days, ...], _about("The rolling windows that are judged.", "days")] = (7, 30, 90)
+    history_days: Annotated[Days, _about("The cell's own history before each window.", "days")] = 365
+    alpha: Annotated[Probability, _about("The chance per assessment that evidence must undercut.", "chance")] = 1e-6
+    min_failed: Annotated[
+        int, Meta(ge=1), _about("Failures in the window below which nothing is evidence.", "items")
+    ] = 5
+    confidence: Annotated[
+        Probability,
+        _about("Confidence of the intervals; to be evidence, the whole of one lies under the target.", "share"),
+    ] = 0.95
+    cusum_odds_ratio: Annotated[
+        float,
+        Meta(gt=1, le=100),
+        _about("The slow slide that the LR-CUSUM is tuned to: how many times the usual odds of failing.", "ratio"),
+    ] = 2.0
+    cusum_arl_days: Annotated[
+        float, Meta(ge=100, le=1e9), _about("Average time to a false alarm of one cell's LR-CUSUM.", "days")
+    ] = 1_000_000.0
+    min_rate_ratio: Annotated[
+        float, Meta(ge=1), _about("How many times the expected failures make an excess worth telling.", "ratio")
+    ] = 1.5
+    correlation: Annotated[
+        float,
+        Meta(ge=0, lt=1),
+        _about("Intra-class correlation of failures assumed where a product's own history is short."),
+    ] = 0.01
 
 
 class CountRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Counts without a denominator, in weeks. ``detector`` judges cells with ``min_surge_weeks`` of history (``surge``)
     or three years (``farrington``); younger cells have a cautious law of their own."""
 
-    detector: Literal["surge", "farrington"] = "surge"
-    min_surge_weeks: Annotated[int, Meta(ge=60)] = 156
-    alpha: Probability = 1e-5
-    min_recent: Annotated[int, Meta(ge=1)] = 5
-    min_history_weeks: Annotated[int, Meta(ge=4)] = 26
-    cold_dispersion: Annotated[float, Meta(ge=1, le=100)] = 1.5
-    history_years: Annotated[int, Meta(ge=3, le=10)] = 5
-    min_ratio: Annotated[float, Meta(ge=1)] = 1.5
+    detector: Annotated[Literal["surge", "farrington"], _about("The method for cells with enough history.")] = "surge"
+    min_surge_weeks: Annotated[int, Meta(ge=60), _about("History from which `surge` judges.", "weeks")] = 156
+    alpha: Annotated[Probability, _about("The chance per assessment that evidence must undercut.", "chance")] = 1e-5
+    min_recent: Annotated[
+        int, Meta(ge=1), _about("Reports in the last four weeks below which nothing is evidence.", "reports")
+    ] = 5
+    min_history_weeks: Annotated[int, Meta(ge=4), _about("History below which nothing is judged.", "weeks")] = 26
+    cold_dispersion: Annotated[
+        float, Meta(ge=1, le=100), _about("Variance over mean assumed where history is short.", "ratio")
+    ] = 1.5
+    history_years: Annotated[int, Meta(ge=3, le=10), _about("How far back baselines look.", "years")] = 5
+    min_ratio: Annotated[
+        float, Meta(ge=1), _about("How many times the expected reports make an excess worth telling.", "ratio")
+    ] = 1.5
 
 
 class SatisfactionRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The satisfaction index against its target, as a mean over a window."""
 
-    window_days: Days = 90
-    alpha: Probability = 1e-6
-    min_respondents: Annotated[int, Meta(ge=2)] = 100
+    window_days: Annotated[Days, _about("The window whose mean is held against the target.", "days")] = 90
+    alpha: Annotated[Probability, _about("The chance per assessment that evidence must undercut.", "chance")] = 1e-6
+    min_respondents: Annotated[
+        int, Meta(ge=2), _about("Answers in the window below which nothing is evidence.", "answers")
+    ] = 100
 
 
 class DriftRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -93,28 +136,46 @@ class DriftRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True
     times the usual one, or the index ``min_points`` under it.
     """
 
-    periods: Annotated[int, Meta(ge=8, le=260)] = 65
-    least_periods: Annotated[int, Meta(ge=3)] = 6
-    lam: Annotated[float, Meta(ge=0.05, le=1)] = 0.2
-    clip: Annotated[float, Meta(ge=1, le=8)] = 3.0
-    arl_days: Annotated[float, Meta(ge=1_000, le=1e10)] = 2.8e6
-    correlation: Annotated[float, Meta(ge=0, lt=1)] = 0.01
-    min_ratio: Annotated[float, Meta(ge=1)] = 1.25
-    min_points: Annotated[float, Meta(ge=0, le=100)] = 2.0
+    periods: Annotated[int, Meta(ge=8, le=260), _about("Periods that the chart looks back.", "4 weeks")] = 65
+    least_periods: Annotated[int, Meta(ge=3), _about("Periods observed before the first score.", "4 weeks")] = 6
+    lam: Annotated[float, Meta(ge=0.05, le=1), _about("Weight of the latest period in the EWMA.")] = 0.2
+    clip: Annotated[
+        float, Meta(ge=1, le=8), _about("A score beyond this counts as this, so that one outlier is no drift.", "sd")
+    ] = 3.0
+    arl_days: Annotated[
+        float, Meta(ge=1_000, le=1e10), _about("Average time to a false alarm of one cell.", "days")
+    ] = 2.8e6
+    correlation: Annotated[float, Meta(ge=0, lt=1), _about("Intra-class correlation of the answers of one period.")] = (
+        0.01
+    )
+    min_ratio: Annotated[
+        float, Meta(ge=1), _about("How many times the usual loss rate makes a rise worth telling.", "ratio")
+    ] = 1.25
+    min_points: Annotated[
+        float,
+        Meta(ge=0, le=100),
+        _about("How far under its usual value an index must lie to be worth telling.", "points"),
+    ] = 2.0
 
 
 class ScanRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The daily scan for clusters of neighbouring districts, where the catalogue names neighbours; days."""
 
-    enabled: bool = True
-    window_days: Annotated[int, Meta(ge=1, le=90)] = 14
-    history_days: Annotated[int, Meta(ge=30, le=730)] = 182
-    most_regions: Annotated[int, Meta(ge=1, le=6)] = 3
-    min_cases: Annotated[int, Meta(ge=2)] = 6
-    min_ratio: Annotated[float, Meta(ge=1)] = 2.0
-    screen_llr: Annotated[float, Meta(gt=0)] = 9.0
-    replicates: Annotated[int, Meta(ge=99, le=9_999)] = 99
-    alpha: Probability = 1e-5
+    enabled: Annotated[bool, _about("Whether districts are scanned for clusters.")] = True
+    window_days: Annotated[int, Meta(ge=1, le=90), _about("The longest cluster.", "days")] = 14
+    history_days: Annotated[int, Meta(ge=30, le=730), _about("The days that a cluster is compared with.", "days")] = 182
+    most_regions: Annotated[
+        int, Meta(ge=1, le=6), _about("The most neighbouring districts in a cluster.", "districts")
+    ] = 3
+    min_cases: Annotated[int, Meta(ge=2), _about("Reports in a cluster below which it is nothing.", "reports")] = 6
+    min_ratio: Annotated[
+        float, Meta(ge=1), _about("How many times the expected reports make a cluster worth telling.", "ratio")
+    ] = 2.0
+    screen_llr: Annotated[
+        float, Meta(gt=0), _about("Log-likelihood ratio below which a cluster's chance is not worked out.")
+    ] = 9.0
+    replicates: Annotated[int, Meta(ge=99, le=9_999), _about("Permutations behind a cluster's chance.")] = 99
+    alpha: Annotated[Probability, _about("The chance per day that a cluster must undercut.", "chance")] = 1e-5
 
 
 class LabRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -124,13 +185,19 @@ class LabRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     cell's pass rate is judged net of its labs' effects.
     """
 
-    every_weeks: Annotated[int, Meta(ge=1, le=52)] = 2
-    window_weeks: Annotated[int, Meta(ge=1, le=52)] = 8
-    history_weeks: Annotated[int, Meta(ge=4, le=520)] = 52
-    alpha: Probability = 1e-5
-    ratio: Annotated[float, Meta(gt=1)] = 1.8
-    min_expected: Annotated[float, Meta(gt=0)] = 5.0
-    adjust: bool = True
+    every_weeks: Annotated[int, Meta(ge=1, le=52), _about("How often labs are judged.", "weeks")] = 2
+    window_weeks: Annotated[int, Meta(ge=1, le=52), _about("The weeks that are judged.", "weeks")] = 8
+    history_weeks: Annotated[int, Meta(ge=4, le=520), _about("The lab's own past before them.", "weeks")] = 52
+    alpha: Annotated[Probability, _about("The chance per assessment that evidence must undercut.", "chance")] = 1e-5
+    ratio: Annotated[
+        float,
+        Meta(gt=1),
+        _about("How many times more, or fewer, failures than expected make an effect worth telling.", "ratio"),
+    ] = 1.8
+    min_expected: Annotated[
+        float, Meta(gt=0), _about("Expected failures below which a lab is not judged.", "failures")
+    ] = 5.0
+    adjust: Annotated[bool, _about("Whether a cell's pass rate is judged net of its labs' effects.")] = True
 
 
 class SourceRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -140,40 +207,63 @@ class SourceRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     ``drop_ratio`` of the usual one or up to ``rise_ratio`` times as much, a delay when late reports are that much more.
     """
 
-    alpha: Probability = 1e-5
-    drop_ratio: Annotated[float, Meta(gt=0, lt=1)] = 0.4
-    rise_ratio: Annotated[float, Meta(gt=1)] = 4.0
-    history_days: Annotated[int, Meta(ge=28, le=730)] = 182
-    min_history_days: Annotated[int, Meta(ge=14)] = 56
-    forget_days: Days = 90
-    max_sources: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    alpha: Annotated[Probability, _about("The chance per assessment that evidence must undercut.", "chance")] = 1e-5
+    drop_ratio: Annotated[
+        float, Meta(gt=0, lt=1), _about("A volume down to this share of the usual one is worth telling.", "ratio")
+    ] = 0.4
+    rise_ratio: Annotated[
+        float, Meta(gt=1), _about("So is one up to this many times the usual; of late reports the same.", "ratio")
+    ] = 4.0
+    history_days: Annotated[int, Meta(ge=28, le=730), _about("The days that make a source's rhythm.", "days")] = 182
+    min_history_days: Annotated[int, Meta(ge=14), _about("Days of reporting before a source is judged.", "days")] = 56
+    forget_days: Annotated[Days, _about("A source that has been silent so long has ceased to be one.", "days")] = 90
+    max_sources: Annotated[
+        int, Meta(ge=1, le=1_000_000), _about("How many are watched; those beyond are not.", "sources")
+    ] = 20_000
 
 
 class HazardRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Pairs of product and kind of injury, the last weeks against all before, by the gamma-Poisson shrinker; judged
     every Monday, once ``min_total`` reports lie in the past."""
 
-    window_weeks: Annotated[int, Meta(ge=1, le=104)] = 13
-    eb05: Annotated[float, Meta(gt=1)] = 2.0
-    min_reports: Annotated[int, Meta(ge=2)] = 5
-    alpha: Probability = 1e-6
-    min_total: Annotated[int, Meta(ge=1)] = 1_000
-    max_pairs: Annotated[int, Meta(ge=1, le=5_000_000)] = 200_000
+    window_weeks: Annotated[
+        int, Meta(ge=1, le=104), _about("The last weeks, which are held against all before.", "weeks")
+    ] = 13
+    eb05: Annotated[
+        float, Meta(gt=1), _about("The lower 5% bound of the shrunken ratio that a pair must exceed.", "ratio")
+    ] = 2.0
+    min_reports: Annotated[
+        int, Meta(ge=2), _about("Reports of a pair in the window below which it is nothing.", "reports")
+    ] = 5
+    alpha: Annotated[Probability, _about("The chance per assessment that evidence must undercut.", "chance")] = 1e-6
+    min_total: Annotated[int, Meta(ge=1), _about("Reports in the past before any pair is judged.", "reports")] = 1_000
+    max_pairs: Annotated[
+        int, Meta(ge=1, le=5_000_000), _about("How many are watched; those beyond are not.", "pairs")
+    ] = 200_000
 
 
 class MultiplicityRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Many streams at once: the false alarms allowed in a month over all cells, or a false discovery rate a tick."""
 
-    method: Literal["budget", "BH", "BY", "e-BH"] = "budget"
-    false_alarms_per_month: Annotated[float, Meta(gt=0)] = 1.0
-    fdr: Probability = 0.05
+    method: Annotated[
+        Literal["budget", "BH", "BY", "e-BH"],
+        _about("A budget of false alarms over all cells, or a false discovery rate a tick."),
+    ] = "budget"
+    false_alarms_per_month: Annotated[
+        float, Meta(gt=0), _about("Of `budget`: the false alarms allowed in a month over all cells together.", "alarms")
+    ] = 1.0
+    fdr: Annotated[
+        Probability, _about("Of the others: the share of false ones among the alerts of a tick.", "share")
+    ] = 0.05
 
 
 class GradeRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How grave, and by when to report: ``severity`` names the rules, built in or the path of a TOML file (they are law
     and policy, not code, and have a version and a digest of their own)."""
 
-    severity: Annotated[str, Meta(min_length=1)] = "default"
+    severity: Annotated[
+        str, Meta(min_length=1), _about("The rules of severity and reporting: built in, or the path of a TOML file.")
+    ] = "default"
 
     def load(self) -> Severity:
         """The rules that ``severity`` names; ConfigError says what is wrong with them."""
@@ -183,29 +273,59 @@ class GradeRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True
 class EscalateRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Opening, lowering and resolving with hysteresis, in days of arrival time."""
 
-    hold_days: Days = 14
-    lower_after_days: Days = 7
-    grave_hold_days: Days = 30
-    regional_branches: Annotated[int, Meta(ge=2)] = 3
-    industry_regions: Annotated[int, Meta(ge=2)] = 3
+    hold_days: Annotated[Days, _about("An alert is resolved when its evidence has been gone so long.", "days")] = 14
+    lower_after_days: Annotated[
+        Days, _about("It is lowered when only weaker evidence has been there so long.", "days")
+    ] = 7
+    grave_hold_days: Annotated[Days, _about("A single grave event is resolved after so long.", "days")] = 30
+    regional_branches: Annotated[
+        int, Meta(ge=2), _about("Branches with evidence in one region that make a regional risk.", "branches")
+    ] = 3
+    industry_regions: Annotated[
+        int, Meta(ge=2), _about("Districts with evidence on one product that make an industry's risk.", "districts")
+    ] = 3
+
+
+class DeadlineRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """By when an alert must be disposed of after it was opened, at the levels I, II, III, IV; 0 where no deadline is.
+
+    The city's own rule, no statute: those stand in the severity rules, with the first report. They decide what is
+    overdue and cannot change an alert.
+    """
+
+    assess_hours: Annotated[Hours, _about("Until its risk is assessed.", "hours")] = (4.0, 8.0, 48.0, 120.0)
+    dispose_hours: Annotated[Hours, _about("Until it is disposed of.", "hours")] = (24.0, 72.0, 240.0, 480.0)
+    close_hours: Annotated[Hours, _about("Until it is closed.", "hours")] = (720.0, 720.0, 1_440.0, 1_440.0)
 
 
 class StateRules(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How long an event is remembered by its id after it arrived: so long a copy of it is known as one, and a
     correction replaces it exactly. Counts live on, as long as any detector looks back."""
 
-    remember_days: Days = 730
+    remember_days: Annotated[Days, _about("How long an event is remembered by its id after it arrived.", "days")] = 730
 
 
 class Config(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The whole configuration. ``tick_seconds`` runs from a minute to a week."""
 
-    name: str = "tocsin"
-    topic_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = ""
-    catalogue: str = "tianjin"
-    utc_offset: Annotated[str, Meta(pattern=r"^[+-](0\d|1[0-4]):[0-5]\d$")] = "+08:00"
-    tick_seconds: Annotated[int, Meta(ge=60, le=604_800)] = 3_600
-    partitions: Annotated[int, Meta(ge=1, le=1_024)] = 4
+    name: Annotated[str, _about("Name of the deployment; on Kafka, of its consumer groups.")] = "tocsin"
+    topic_prefix: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$"), _about("Stands before every topic's name on the broker.")
+    ] = ""
+    catalogue: Annotated[
+        str, _about("Product and region codes: built in (`tianjin`), `open`, or the path of a TOML file.")
+    ] = "tianjin"
+    utc_offset: Annotated[
+        str,
+        Meta(pattern=r"^[+-](0\d|1[0-4]):[0-5]\d$"),
+        _about("The deployment's fixed offset: it says where a day begins, and how times without offset are read."),
+    ] = "+08:00"
+    tick_seconds: Annotated[
+        int,
+        Meta(ge=60, le=604_800),
+        _about("The tick on which alerts are decided: whole minutes that divide a day, or a week.", "s"),
+    ] = 3_600
+    partitions: Annotated[int, Meta(ge=1, le=1_024), _about("Partitions of each raw topic.")] = 4
     intake: IntakeRules = IntakeRules()
     pass_rate: PassRateRules = PassRateRules()
     counts: CountRules = CountRules()
@@ -219,6 +339,7 @@ class Config(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
     grades: GradeRules = GradeRules()
     escalate: EscalateRules = EscalateRules()
     state: StateRules = StateRules()
+    deadlines: DeadlineRules = DeadlineRules()
 
     @classmethod
     def load(cls, path: Path | None) -> Config:
@@ -285,9 +406,9 @@ class Config(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     @property
     def digest(self) -> str:
-        """Hash of everything that can change an alert, the content of the severity rules among it. Connections, names
-        and partition counts cannot; the catalogue has a digest of its own."""
-        apart = ("name", "topic_prefix", "partitions", "catalogue")
+        """Hash of everything that can change an alert, the content of the severity rules among it. Connections, names,
+        partition counts and the deadlines of disposal cannot; the catalogue has a digest of its own."""
+        apart = ("name", "topic_prefix", "partitions", "catalogue", "deadlines")
         semantic = {k: v for k, v in self.to_dict().items() if k not in apart}
         semantic["grades"] = {"severity": self.grades.load().digest}
         return hashlib.sha256(msgspec.json.encode(semantic, order="sorted")).hexdigest()[:16]

@@ -119,9 +119,11 @@ def _unwritable(folder: Path, error: OSError) -> DataDirError:
 
 def _same(folder: Path, held: Config, wanted: Wanted) -> Config:
     asked = wanted.over(held)
-    differing = next(_differences(held.to_dict(), asked.to_dict()), None)
+    # What cannot change an alert may be asked for at any time; the directory keeps what it has.
+    asked_of_alerts = asked.replace(deadlines=held.to_dict()["deadlines"])
+    differing = next(_differences(held.to_dict(), asked_of_alerts.to_dict()), None)
     if differing is None:
-        return held
+        return held.replace(deadlines=asked.to_dict()["deadlines"])
     key, had, has = differing
     raise ConfigError(
         f"{folder}: {key} is {json.dumps(had, ensure_ascii=False)} there, {json.dumps(has, ensure_ascii=False)} is "

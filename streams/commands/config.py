@@ -15,7 +15,15 @@ __all__ = ["command"]
 
 @click.group("config")
 def command() -> None:
-    """Show the configuration."""
+    """Show the configuration, and what each key means."""
+
+
+@command.command("reference")
+def print_reference() -> None:
+    """Every key as Markdown: default, unit, bounds and meaning."""
+    from streams.config_reference import reference
+
+    sys.stdout.write(reference())
 
 
 @command.command("show")

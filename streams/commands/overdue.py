@@ -22,7 +22,11 @@ __all__ = ["command"]
 @click.option("--lang", type=click.Choice(["zh", "en", "both"]), default="both", show_default=True)
 @placed
 def command(place: Place, as_of: str | None, every: bool, as_json: bool, lang: Lang) -> None:
-    """The duties of alerts whose deadline has passed and that nobody has answered, the oldest first."""
+    """The duties of alerts whose deadline has passed and that nobody has answered, the oldest first.
+
+    The first report and the duties to report are due by the severity rules; assessing, disposing and closing by
+    [deadlines] of the configuration, which --config may change at any time.
+    """
     from streams.outputs import read_alerts
     from streams.overdue import duties, read_answers
     from streams.ticks import Calendar
@@ -36,13 +40,14 @@ def command(place: Place, as_of: str | None, every: bool, as_json: bool, lang: L
         except ValueError:
             raise TocsinError(f"--as-of {as_of}: is no time; write it as 2024-03-01T08:00:00+08:00") from None
     with place.medium(config) as medium:
-        found = duties(read_alerts(medium), read_answers(medium, calendar), now)
+        found = duties(read_alerts(medium), read_answers(medium, calendar), now, config.deadlines)
     shown = [duty for duty in found if every or duty.state == "overdue"]
     if as_json:
         for duty in shown:
             plain = {
                 "alert_id": duty.alert.id, "grade": duty.alert.grade, "kind": duty.alert.kind, "state": duty.state,
-                "step": duty.text, "due": duty.due, "hours_over": max(0.0, (now - duty.due).total_seconds() / 3_600),
+                "stage": duty.stage, "step": duty.text, "due": duty.due,
+                "hours_over": max(0.0, (now - duty.due).total_seconds() / 3_600),
                 "done_at": duty.done.arrival if duty.done else None,
                 "by": duty.done.disposition.by if duty.done else None,
             }  # fmt: skip

@@ -15,6 +15,7 @@ __all__ = ["alerts_section", "charts_section"]
 
 _ANSWERS: Final = ("acknowledge", "assess", "dispose", "close")
 _CONTRIBUTORS: Final = 6
+_REVISIONS: Final = 8
 _DAY_MS: Final = 86_400_000.0
 
 
@@ -110,21 +111,42 @@ def _duties(view: View, case: Case) -> str:
 
 
 def charts_section(view: View) -> str:
-    """A card for each alert: its control chart, its evidence, who contributes, what happened."""
+    """A card for each alert with a series: its control chart, its evidence, who contributes, what happened. Then the
+    single grave events, which have none, as a table."""
     words = view.words
-    cases = view.cases[: view.bounds.charts]
     parts = [f'<section id="charts"><h2>{words("charts")}</h2>']
     if not view.cases:
         return "".join(parts) + f'<p class="soft">{words("no-alerts")}</p></section>'
-    parts.append(_legend(view))
-    parts.append(f'<div class="cards">{"".join(_card(view, case) for case in cases)}</div>')
-    if len(view.cases) > len(cases):
-        left = words("charts-left", count=f"{len(view.cases) - len(cases):,}", why=words("charts-why"))
+    some = [case for case in view.cases if case.last.kind != "grave-event"]
+    cases = some[: view.bounds.charts]
+    if cases:
+        parts.append(_legend(view))
+        parts.append(f'<div class="cards">{"".join(_card(view, case) for case in cases)}</div>')
+    if len(some) > len(cases):
+        left = words("charts-left", count=f"{len(some) - len(cases):,}", why=words("charts-why"))
         parts.append(f'<p class="soft">{text(left)}</p>')
-        # The timeline links to every alert: those without a card lead here.
-        rest = view.cases[len(cases) : view.bounds.alerts]
-        parts.append("".join(f'<span id="{text(case.life.first.id)}"></span>' for case in rest))
-    return "".join(parts) + "</section>"
+        # The timeline links to every alert it lists: those without a card lead here.
+        parts += [f'<span id="{text(case.life.first.id)}"></span>' for case in some[len(cases) :]]
+    return "".join(parts) + _graves(view) + "</section>"
+
+
+def _graves(view: View) -> str:
+    words = view.words
+    cases = [case for case in view.cases if case.last.kind == "grave-event"]
+    if not cases:
+        return ""
+    header = head((words("grade"), ""), (words("alert"), ""), (words("evidence"), ""), (words("history"), ""))
+    rows = []
+    for case in cases[: view.bounds.alerts]:
+        facts = "; ".join(f"{one.detector} {_number(one.observed)}" for one in case.last.evidence)
+        rows.append(
+            f'<tr id="{text(case.last.id)}">'
+            + cell(badge(case.life.level)) + cell(f"{_title(view, case.last)}<br>{code(case.last.id)}", "text")
+            + cell(text(facts)) + cell(text(_history(view, case)), "text") + "</tr>"
+        )  # fmt: skip
+    left = [case.last.id for case in cases[view.bounds.alerts :]]
+    rest = "".join(f'<span id="{text(name)}"></span>' for name in left)
+    return f"<h3>{words('graves')}</h3>{table(header, rows)}{rest}"
 
 
 def _legend(view: View) -> str:
@@ -162,8 +184,7 @@ def _drawn(view: View, case: Case) -> str:
     words = view.words
     chart = chart_of(view.record, case.revisions, view.known)
     if chart is None:
-        why = "no-chart" if case.last.kind == "grave-event" else "no-series"
-        return f'<p class="soft">{words(why)}</p>'
+        return f'<p class="soft">{words("no-series")}</p>'
     caption = _caption(view, chart)
     marks = [
         Mark(view.day_of(one.as_of), one.level, f"{one.as_of:%Y-%m-%d} {words(one.status)} {one.grade}",
@@ -214,9 +235,7 @@ def _number(value: float) -> str:
 
 def _facts(view: View, case: Case) -> str:
     words, alert = view.words, case.last
-    facts = [(words("history"), "; ".join(
-        f"{one.as_of:%Y-%m-%d} {words(one.status)} {one.grade}" for one in case.revisions[-8:]
-    ))]  # fmt: skip
+    facts = [(words("history"), _history(view, case))]
     some = alert.contributors
     if some:
         ranked = sorted(some, key=lambda one: (-one.adverse, one.role, one.code))[:_CONTRIBUTORS]
@@ -225,3 +244,8 @@ def _facts(view: View, case: Case) -> str:
     facts.append(("ID", alert.id))
     items = "".join(f"<dt>{text(name)}</dt><dd>{text(said)}</dd>" for name, said in facts)
     return f'<dl class="facts">{items}</dl>'
+
+
+def _history(view: View, case: Case) -> str:
+    shown = case.revisions[-_REVISIONS:]
+    return "; ".join(f"{one.as_of:%Y-%m-%d} {view.words(one.status)} {one.grade}" for one in shown)

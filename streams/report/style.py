@@ -108,7 +108,9 @@ th,td{padding:.3rem .4rem}
 --mean:#116329;--limit:#a40e26;--band:#0b57a426}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 body{font-size:9pt}header,main,footer{max-width:none;padding:0 0 .4rem}nav{display:none}
-.scroll{overflow:visible}.cards{display:block}.card,.tile,tr,.times li{break-inside:avoid}.card{margin:0 0 .6rem}
+.scroll{overflow:visible}.cards{grid-template-columns:1fr 1fr;gap:.4rem}.card,.tile,tr,.times li{break-inside:avoid}
+.card{padding:.4rem .5rem}.card h3,.facts{font-size:8pt}
+.card table{font-size:6.5pt}footer{margin-top:.6rem}
 h2,h3{break-after:avoid}thead{display:table-header-group}table{font-size:7.5pt}th,td{padding:.12rem .25rem}
 .chart{max-width:15cm}.tiles{grid-template-columns:repeat(4,1fr)}.matrix td{min-width:0}
 .matrix thead th{font-size:6.5pt;min-width:0}

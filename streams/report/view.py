@@ -179,7 +179,7 @@ def _cases(record: Record, span: Span, end: datetime) -> list[Case]:
         if answer.arrival <= end:
             answers.setdefault(answer.disposition.alert_id, []).append(answer)
     owed: dict[str, list[Duty]] = {}
-    for duty in duties(known, record.gathered.answers, end):
+    for duty in duties(known, record.gathered.answers, end, record.config.deadlines):
         owed.setdefault(duty.alert.id, []).append(duty)
     found = []
     for life in lives(known):

@@ -104,6 +104,27 @@ def test_the_threshold_is_where_the_detector_itself_begins_to_ring() -> None:
     assert judged[False] >= 20
 
 
+def test_the_chart_of_a_slow_slide_is_the_statistic_that_rang() -> None:
+    def rate(lab: str, cell: tuple[str, str], week: int) -> float:
+        return 0.03 + (max(0, week - 55) * 0.0022 if cell[0] == "F0101" else 0.0)
+
+    cells = [("F0101", "120101"), ("F0101", "120102"), ("L0101", "120101")]
+    rows = inspections(80, rate, labs=("lab-0", "lab-1"), cells=cells, tested=60)
+    world = watched(rows, daily(pass_rate={"alpha": 1e-12}))
+    slides = [alert for alert in run(world) if (best := strongest(alert)) and best.against == "run-length"]
+    assert slides
+    for alert in slides[:3]:
+        best = strongest(alert)
+        assert best is not None
+        record = as_known_then(world, alert)
+        chart = chart_of(record, [alert], day_of(record, alert))
+        assert chart is not None
+        assert chart.threshold is not None
+        at = at_moment(chart, day_of(record, alert))
+        assert chart.observed[at] == pytest.approx(best.statistic, rel=1e-5)
+        assert chart.observed[at] > chart.threshold[at] == pytest.approx(best.threshold)
+
+
 def losing(weeks: int) -> list[Row]:
     """Losses at 1 %, and at 4 % from week 80 on; answers that fall from 88 to 70 then, and others at 75 all along."""
     rows: list[Row] = []
