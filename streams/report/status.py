@@ -227,7 +227,7 @@ def matrix_section(view: View) -> str:
     parts = [f'<section id="matrix"><h2>{words("matrix")}</h2>']
     if not found.regions:
         return "".join(parts) + f'<p class="soft">{words("nothing-arrived")}</p></section>'
-    rate = found.indicator == "pass"
+    rate, gravest = found.indicator == "pass", view.gravest()
     said = words("matrix-rate") if rate else words("matrix-count", indicator=words(found.indicator))
     header = "<tr><th></th>" + "".join(
         f'<th scope="col">{text(view.product(product))}</th>' for product in found.products
@@ -237,7 +237,7 @@ def matrix_section(view: View) -> str:
         cells = [_label(view, region)]
         for product in found.products:
             one = found.cells.get((region, product))
-            level = view.gravest(region, product, city=not number)
+            level = gravest.get((region, product))
             cells.append(_matrix_cell(view, one, level, rate=rate))
         rows.append(row(cells, "total" if not number and len(found.regions) > 1 else ""))
     parts += [f'<p class="help">{text(said)}</p>', table(f"{header}</tr>", rows, "matrix")]

@@ -9,6 +9,7 @@ from typing import Final
 
 from schemas.alerts import Alert
 from schemas.errors import Rejection, TocsinError
+from schemas.tree import Tree
 from streams.compare import Life, lives
 from streams.decode import EVERYWHERE
 from streams.overdue import Answer, Duty, duties
@@ -92,15 +93,19 @@ class View:
         """The local day that a tick's end belongs to: midnight ends the day before."""
         return self.record.calendar.day(self.record.calendar.epoch_ms(moment) - 1)
 
-    def gravest(self, region: str, product: str, *, city: bool = False) -> int | None:
-        """The gravest level that an alert on a cell, or on one below it, reached; for the ``city`` only alerts on it as
-        a whole, for those on its districts stand there."""
-        levels = (
-            case.life.level
-            for case in self.cases
-            if self.within(case.last, region, product) and (not city or case.last.region == region)
-        )
-        return min(levels, default=None)
+    def gravest(self) -> dict[tuple[str, str], int]:
+        """The gravest level that an alert on a cell, or on one below it, reached, by region and product. On a city as a
+        whole only its own alerts stand: those on its districts stand there."""
+        found: dict[tuple[str, str], int] = {}
+        trees = self.record.catalogue.regions, self.record.catalogue.products
+        for case in self.cases:
+            codes = case.last.region, case.last.product
+            regions, products = (_path(tree, code) for tree, code in zip(trees, codes, strict=True))
+            for region in regions[1:] or regions:
+                for product in products:
+                    key = (region, product)
+                    found[key] = min(case.life.level, found.get(key, case.life.level))
+        return found
 
     def product(self, code: str) -> str:
         if code == EVERYWHERE:
@@ -115,16 +120,12 @@ class View:
     def _named(self, code: str, name: str) -> str:
         return self.words("other") if OVERFLOW in code else name
 
-    def within(self, alert: Alert, region: str, product: str) -> bool:
-        """Whether an alert is about a cell, or lies below it."""
-        trees = self.record.catalogue.regions, self.record.catalogue.products
-        for tree, code, node in zip(trees, (alert.region, alert.product), (region, product), strict=True):
-            try:
-                if node not in tree.path(code):
-                    return False
-            except Rejection:
-                return False
-        return True
+
+def _path(tree: Tree, code: str) -> tuple[str, ...]:
+    try:
+        return tree.path(code)
+    except Rejection:  # every region, or codes beyond the bound
+        return (code,)
 
 
 def assemble(

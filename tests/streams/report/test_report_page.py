@@ -91,6 +91,29 @@ def test_the_page_has_every_section_and_leads_nowhere_else(language: Language) -
     assert sum(attrs.get("class") == "life" for _, attrs in page.elements) == len(view.cases)
 
 
+def test_what_was_done_about_an_alert_stands_beside_it() -> None:
+    view = view_of(0, SPRING)
+    text = render(view)
+    answered = [case for case in view.cases if case.answers]
+    assert answered
+    for case in answered:
+        first = case.answers[0]
+        assert f'{first.arrival:%Y-%m-%d}<br><span class="code">{first.disposition.by}</span>' in text
+    overdue = sum(duty.state == "overdue" for case in view.cases for duty in case.duties)
+    assert f'<span class="name">Duties overdue</span><b>{overdue:,}</b>' in text
+    assert {duty.stage for case in view.cases for duty in case.duties} >= {"first-report", "assess", "dispose", "close"}
+
+
+def test_the_matrix_bears_the_gravest_alert_on_each_cell_or_below_it() -> None:
+    view = view_of(1, SPRING)
+    found = view.gravest()
+    for (region, product), level in found.items():
+        mine = [case for case in view.cases if case.last.product.startswith(product) and case.last.region == region]
+        assert min(case.life.level for case in mine) == level
+    assert any(region == "120000" for region, _ in found)
+    assert any(len(product) == 1 and region != "120000" for region, product in found)
+
+
 def test_the_same_record_gives_the_same_bytes_however_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     first = render(view_of(1, SPRING))
     monkeypatch.setattr("streams.report.record._BATCH", 7)
