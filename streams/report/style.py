@@ -99,6 +99,7 @@ footer{color:var(--soft);font-size:.85rem;border-top:1px solid var(--line);margi
 .times li{grid-template-columns:2.6rem 1fr}.times .life{grid-column:1/3}
 .times .axis>span:last-child{grid-column:1/3}.axis>span:first-child{display:none}
 .chart{font-size:15px}
+.facts{grid-template-columns:1fr;gap:0}.facts dd{margin:0 0 .3rem}
 .card{padding:.6rem .55rem}
 th,td{padding:.3rem .4rem}
 }

@@ -146,7 +146,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "days": ("{count} 天", "{count} days"),
     "p-value": ("p值（e值）", "p (or e)"),
     "detector": ("方法", "Method"),
-    "contributors": ("主要涉及", "Who and what contributes"),
+    "contributors": ("主要涉及", "Contributors"),
     "lab": ("机构", "lab"),
     "producer": ("生产者", "producer"),
     "batch": ("批次", "batch"),
