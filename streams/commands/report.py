@@ -33,7 +33,9 @@ __all__ = ["command"]
               help="The page.")  # fmt: skip
 @click.option("--pdf", type=click.Path(path_type=Path, dir_okay=False), help="Print it too, by Chromium on PATH.")
 @click.option("--language", type=click.Choice(["zh", "en"]), default="zh", show_default=True)
-@click.option("--period", "name", metavar="NAME", help="2024, 2024-H1, 2024-Q3 or 2024-03; else the last quarter.")
+@click.option(
+    "--period", "name", metavar="NAME", help="2024, 2024-H1, 2024-Q3 or 2024-03 (default: the last event's quarter)."
+)
 @click.option("--since", metavar="DATE", help="Instead of --period: the first day,")
 @click.option("--until", metavar="DATE", help="and the day after the last.")
 @click.option("--as-of", metavar="TIME", help="What was known then, as 2024-03-01T08:00:00+08:00.")

@@ -141,7 +141,7 @@ def assemble(
     Parameters
     ----------
     period
-        None takes the quarter of the last day that is known.
+        None takes the quarter of the last event.
     as_of
         What was known then (epoch ms); None is the moment of the last record or alert.
 
@@ -157,7 +157,9 @@ def assemble(
         raise TocsinError("there is nothing to report: the record holds no event and no alert")
     known_ms = max(moments) if as_of is None else as_of
     known = calendar.day(known_ms)
-    chosen = quarter_of(known) if period is None else period
+    # A run that goes on while nothing comes resolves alerts long after the last event: that is no period to tell of.
+    last = known if gathered.last_ms is None else min(known, calendar.day(gathered.last_ms))
+    chosen = quarter_of(last) if period is None else period
     if chosen.days[0] > known:
         raise TocsinError(f"the period begins on {iso(chosen.days[0])}; the record ends on {iso(known)}")
     first = min(chosen.days[0], chosen.year_before[0]) - CHARTED_DAYS - gathered.config.lookback_days

@@ -174,6 +174,16 @@ def test_without_alerts_or_without_the_period_the_page_says_so() -> None:
     assert "报告期内没有数据到达" in render(years_before)
 
 
+def test_by_default_the_page_is_about_the_quarter_of_the_last_event() -> None:
+    made = world_of(0)
+    gathered = gather(Held(made.raw), made.config, made.catalogue)  # type: ignore[arg-type]
+    late = msgspec.structs.replace(alerts_of(0)[0], revision=99, status="resolved",
+                                   as_of=gathered.calendar.moment(START + 900 * DAY))  # fmt: skip
+    view = assemble(gathered, [*alerts_of(0), late], None, "en", Bounds())
+    assert view.period.name == "2024-Q3"  # late copies and corrections come until July
+    assert view.known > view.period.days[1]
+
+
 def test_alerts_of_another_configuration_are_told() -> None:
     made = world_of(0)
     gathered = gather(Held(made.raw), made.config, made.catalogue)  # type: ignore[arg-type]
