@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from datetime import date, timedelta
+from types import ModuleType
 
 import pytest
 
 from schemas.errors import TocsinError
+from streams.report import markup, periods, svg
 from streams.report.periods import between, day_number, iso, named, quarter_of
 
 
@@ -58,3 +61,9 @@ def test_every_day_lies_in_its_own_quarter() -> None:
         first, end = quarter_of(day_number(day)).days
         assert first <= day_number(day) < end
         day += timedelta(days=1)
+
+
+@pytest.mark.parametrize("module", [markup, periods, svg])
+def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
+    failed, tried = doctest.testmod(module)
+    assert (failed, tried > 0) == (0, True)
