@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -26,8 +26,7 @@ import msgspec
 from tests.benchmarks.rates import ROOT, Figures, Setting
 
 START: Final = datetime(2010, 1, 4, tzinfo=UTC)
-MS_PER_DAY: Final = 86_400_000
-LABS: Final = 20
+SHARES: Final = {"inspections": 0.8, "complaints": 0.15, "injuries": 0.05}
 
 
 def child(name: str, *arguments: object) -> Figures:
@@ -45,34 +44,38 @@ def rss_mb() -> float:
 
 
 def days_of(
-    rng: random.Random, days: int, a_day: int, products: Sequence[str], regions: Sequence[str]
+    rng: random.Random,
+    days: int,
+    a_day: int,
+    products: Sequence[str],
+    regions: Sequence[str],
+    shares: Mapping[str, float],
 ) -> Iterator[dict[str, list[Any]]]:
-    """Day by day the records of three topics, as either runtime would hand them to intake."""
+    """Day by day the records of some topics, as either runtime would hand them to intake. A region has two labs."""
     from streams.log import LogRecord
 
-    offsets = {"inspections": 0, "complaints": 0, "injuries": 0}
-    shares = (("inspections", 0.8), ("complaints", 0.15), ("injuries", 0.05))
+    offsets = dict.fromkeys(shares, 0)
     for day in range(days):
         made: dict[str, list[Any]] = {}
         at = START + timedelta(days=day, hours=4)
         time_ms, stamp = int(at.timestamp() * 1_000), at.isoformat()
-        for topic, share in shares:
+        for topic, share in shares.items():
             records = made[topic] = []
             for _ in range(round(a_day * share)):
-                number = offsets[topic]
+                number, region = offsets[topic], rng.choice(regions)
                 head = (
                     f'{{"event_id":"{topic[0]}{number}","source":"soak","reported_at":"{stamp}",'
-                    f'"product":"{rng.choice(products)}","region":"{rng.choice(regions)}",'
+                    f'"product":"{rng.choice(products)}","region":"{region}",'
                 )
-                records.append(LogRecord(number, time_ms, None, f"{head}{_tail(topic, rng)}}}".encode()))
+                records.append(LogRecord(number, time_ms, None, f"{head}{_tail(topic, region, rng)}}}".encode()))
                 offsets[topic] = number + 1
         yield made
 
 
-def _tail(topic: str, rng: random.Random) -> str:
+def _tail(topic: str, region: str, rng: random.Random) -> str:
     if topic == "inspections":
         verdict = "fail" if rng.random() < 0.03 else "pass"
-        return f'"lab":"lab-{rng.randrange(LABS)}","batch":"b{rng.randrange(10**6)}","verdict":"{verdict}"'
+        return f'"lab":"lab-{region}-{rng.randrange(2)}","batch":"b{rng.randrange(10**6)}","verdict":"{verdict}"'
     if topic == "complaints":
         return '"channel":"12315"'
     return f'"site":"hospital-{rng.randrange(9)}","severity":{rng.randrange(1, 4)},"injury":"burn"'
@@ -87,11 +90,13 @@ def run_soak(days: str, a_day: str, folder: str) -> Figures:
     rng = random.Random(2024)
     branches = [code for code in catalogue.products.codes if len(code) == 5][:40]
     regions = [code for code in catalogue.regions.codes if not code.endswith("0000")]
-    return _run(config, catalogue, days_of(rng, int(days), int(a_day), branches, regions), int(days), Path(folder))
+    return _run(
+        config, catalogue, days_of(rng, int(days), int(a_day), branches, regions, SHARES), int(days), Path(folder)
+    )
 
 
 def run_many_cells(products: str, regions: str, days: str, a_day: str, folder: str) -> Figures:
-    """An open catalogue of products x regions; every cell that comes has its days counted."""
+    """Pass rates of an open catalogue of products x regions; every cell that comes has its days counted."""
     from streams.config import Config
 
     intake = msgspec.structs.replace(Config().intake, max_codes_per_shard=100_000)
@@ -99,7 +104,7 @@ def run_many_cells(products: str, regions: str, days: str, a_day: str, folder: s
     rng = random.Random(2024)
     codes = [f"branch-{number % 100}/product-{number}" for number in range(int(products))]
     where = [f"region-{number}" for number in range(int(regions))]
-    stream = days_of(rng, int(days), int(a_day), codes, where)
+    stream = days_of(rng, int(days), int(a_day), codes, where, {"inspections": 1.0})
     return _run(config, config.load_catalogue(), stream, int(days), Path(folder))
 
 
@@ -107,7 +112,7 @@ def _run(config: Any, catalogue: Any, stream: Iterator[dict[str, list[Any]]], da
     from streams.embedded import Pipeline, store_stages
     from streams.log import SqliteLog
 
-    origins = [(topic, 0) for topic in ("inspections", "complaints", "injuries")]
+    origins = [(topic, 0) for topic in SHARES]
     pipeline = Pipeline(config, catalogue, origins, stored=True)
     log = SqliteLog(folder, 1)
     began = time.perf_counter()
@@ -116,7 +121,8 @@ def _run(config: Any, catalogue: Any, stream: Iterator[dict[str, list[Any]]], da
     for day, made in enumerate(stream, start=1):
         for topic, records in made.items():
             pipeline.feed((topic, 0), records)
-            pipeline.mark((topic, 0), records[-1].timestamp + MS_PER_DAY)
+        for origin in origins:
+            pipeline.mark(origin, int((START + timedelta(days=day)).timestamp() * 1_000))
         pipeline.close()
         step = pipeline.take()
         events, alerts, dead = events + step.events, alerts + len(step.alerts), dead + len(step.dead)
