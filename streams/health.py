@@ -1,4 +1,4 @@
-"""The HTTP endpoint of a worker: ``/metrics``, ``/healthz``, ``/readyz``.
+"""The HTTP endpoint of a worker: ``/metrics``, ``/healthz``, ``/readyz``; of an HTTP service ``/metrics`` alone.
 
 It answers from a thread with an event loop of its own, so that a worker that computes, restores or hangs still answers;
 what it then says is the point. It tells nobody who does not ask, and nothing that is not in the metrics: bind it to an
@@ -15,39 +15,54 @@ from __future__ import annotations
 import asyncio
 import threading
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from schemas.errors import ConfigError
-from streams.metrics import Metrics
+from streams.readiness import Readiness
 
-__all__ = ["HealthServer", "application"]
+__all__ = ["HealthServer", "Measured", "application"]
 
 _START_SECONDS: Final = 30.0
 
 
-def application(metrics: Metrics) -> web.Application:
-    """The aiohttp application of a worker's metrics."""
+class Measured(Protocol):
+    """A process that is measured; whether it is ready only a worker says here."""
+
+    @property
+    def registry(self) -> CollectorRegistry: ...
+
+    @property
+    def readiness(self) -> Readiness | None: ...
+
+
+def application(metrics: Measured) -> web.Application:
+    """The aiohttp application of a process's metrics."""
+    readiness = metrics.readiness
 
     async def exposition(request: web.Request) -> web.Response:
         # OpenMetrics where the scraper asks for it, else the classic text.
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
 
+    app = web.Application()
+    app.add_routes([web.get("/metrics", exposition)])
+    if readiness is None:
+        return app
+
     async def healthz(_: web.Request) -> web.Response:
-        alive, silent = metrics.readiness.alive, metrics.readiness.silent_seconds
+        alive, silent = readiness.alive, readiness.silent_seconds
         said = {"status": "ok" if alive else "stalled", "seconds_since_last_turn": round(silent, 1)}
         return web.json_response(said, status=200 if alive else 503)
 
     async def readyz(_: web.Request) -> web.Response:
-        readiness = metrics.readiness
         said = {"status": readiness.state, "records_left": readiness.left}
         return web.json_response(said, status=200 if readiness.ready and readiness.alive else 503)
 
-    app = web.Application()
-    app.add_routes([web.get("/metrics", exposition), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     return app
 
 
@@ -67,7 +82,7 @@ class HealthServer:
         On entering: the address is taken, or is not ours.
     """
 
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+    def __init__(self, metrics: Measured, host: str, port: int) -> None:
         self._metrics = metrics
         self._place = (host, port)
         self._loop = asyncio.new_event_loop()
@@ -98,7 +113,7 @@ class HealthServer:
             self._end()
             host, port = self._place
             raise ConfigError(
-                f"metrics cannot be served on {host}:{port} ({error.strerror}); give each worker of a machine a "
+                f"metrics cannot be served on {host}:{port} ({error.strerror}); give each process of a machine a "
                 "--metrics-port of its own"
             ) from None
         return self

@@ -13,7 +13,7 @@ from schemas.topics import partitions_of
 from streams.log import LogRecord, SqliteLog, partition_for
 from streams.ticks import Origin
 
-__all__ = ["EmbeddedMedium", "Medium", "Outgoing"]
+__all__ = ["EmbeddedMedium", "Medium", "Outgoing", "Writer"]
 
 
 class Outgoing(NamedTuple):
@@ -25,12 +25,16 @@ class Outgoing(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-class Medium(Protocol):
-    """Where topics live. Topics go by their short names."""
+class Writer(Protocol):
+    """Where records can be written to."""
 
     def write(self, topic: str, records: Sequence[Outgoing]) -> None:
         """Append; on return every record is acknowledged as durable."""
         ...
+
+
+class Medium(Writer, Protocol):
+    """Where topics live. Topics go by their short names."""
 
     def ends(self, topics: Sequence[str]) -> dict[Origin, int]:
         """The end offset of every partition of some topics, in order."""

@@ -31,7 +31,7 @@ from streams.importers import Progress, Row, import_rows, native_rows
 from streams.intake import dead_letter
 from streams.log import LogRecord
 from streams.mapping import Mapping
-from streams.medium import Medium, Outgoing
+from streams.medium import Outgoing, Writer
 from streams.row_readers import Format, UnreadableFile, read_rows, sniff_format
 from streams.ticks import Calendar
 
@@ -272,7 +272,7 @@ def _open_raw(path: str) -> Iterator[BinaryIO]:
 
 
 def publish(
-    medium: Medium,
+    medium: Writer,
     topic: str,
     batches: Iterable[list[Candidate]],
     judge: Judge | None,

@@ -15,7 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from schemas.errors import ConfigError
-from streams.api.service import Service
+from streams.api.front import Front
 
 __all__ = ["serve", "tls_context"]
 
@@ -44,7 +44,7 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def serve(
-    service: Service,
+    service: Front,
     host: str,
     port: int,
     *,
@@ -69,7 +69,7 @@ async def serve(
         access_log=None,
         logger=_logger(),
         auto_decompress=False,  # we unpack ourselves, within limits
-        keepalive_timeout=service.desk.limits.head_seconds,
+        keepalive_timeout=service.limits.head_seconds,
         lingering_time=2.0,
         max_line_size=_LINE,
         max_field_size=_LINE,
@@ -107,8 +107,8 @@ def _bare(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
 
 
-async def _watch(runner: web.AppRunner, service: Service) -> None:
-    limits = service.desk.limits
+async def _watch(runner: web.AppRunner, service: Front) -> None:
+    limits = service.limits
     loop = asyncio.get_running_loop()
     idle: dict[web.RequestHandler, float] = {}
     while True:

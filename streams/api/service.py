@@ -1,18 +1,14 @@
 """The routes: who asks is settled first, then the body goes to a file, then a thread takes its rows.
 
 Nothing is read of a body before its sender is known, the rate allows it and a place is free. An upload has a folder of
-its own, gone when its answer is. What is logged of a request is its id, what was asked, how it ended and which token:
-no address, no name, no field of an event.
+its own, gone when its answer is. What is around all that, the log for one, is :class:`streams.api.front.Front`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -24,11 +20,11 @@ from schemas.events import KINDS, Kind
 from streams.api.body import check_length, spool
 from streams.api.cloudevents import Attributes, attributes_of_headers
 from streams.api.form import Form
-from streams.api.gate import Gate, security_headers
+from streams.api.front import Front
 from streams.api.limits import Busy, Slots
 from streams.api.openapi import document
 from streams.api.problems import PROBLEM_JSON, PROBLEMS, Problem
-from streams.api.requests import FIELDS, REQUEST_ID, choice, known_kind, packed
+from streams.api.requests import REQUEST_ID, choice, known_kind, packed
 from streams.api.rows import JSON, Upload, media_type
 from streams.api.submit import Desk, Report
 from streams.mapping import Mapping
@@ -36,15 +32,11 @@ from streams.tokens import Grant, TokenFile
 
 __all__ = ["Service"]
 
-logger = logging.getLogger("tocsin.serve")
-
 _PIECE: Final = 1 << 16
 _BUSY_SECONDS: Final = "5"
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-class Service:
+class Service(Front):
     """The HTTP service of one place.
 
     Parameters
@@ -57,108 +49,31 @@ class Service:
         Whether it is spoken to in TLS.
     """
 
+    lost = f"events go to /v1/events/ and one of {', '.join(KINDS)}"
+
     def __init__(self, desk: Desk, tokens: TokenFile | None, *, tls: bool = False) -> None:
+        super().__init__(desk.limits, tokens, tls=tls, meter=desk.meter)
         self.desk = desk
-        self.gate = Gate(tokens, desk.limits)
-        self.active: dict[object, float] = {}
+        self._form = Form(self)
         self._slots = Slots(desk.limits.uploads, desk.limits.uploads_per_token)
         self._pool = ThreadPoolExecutor(desk.limits.uploads, thread_name_prefix="upload")
-        self._headers = security_headers(tls)
         described = document(desk.limits, desk.mappings, secured=self.gate.secured)
         self._document = msgspec.json.encode(described)
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(middlewares=[self._answered, self._watched])
-        app.add_routes([
+    def routes(self) -> list[web.RouteDef]:
+        """What the service answers to."""
+        return [
             web.post("/v1/events/{kind}", self._events),
             web.get("/openapi.json", self._openapi),
             web.get("/healthz", self._health),
-        ])  # fmt: skip
-        form = Form(self)
-        app.add_routes(form.routes())
-        app.on_response_prepare.append(self._dress)
-        app.on_cleanup.append(self._close)
-        app.on_cleanup.append(form.close)
-        return app
+            *self._form.routes(),
+        ]
 
-    async def _close(self, _: web.Application) -> None:
+    async def closed(self, app: web.Application) -> None:
+        """Finish what is under way, and delete what was kept."""
         await self._slots.idle()
         self._pool.shutdown(wait=True)
-
-    # --- around every request --------------------------------------------------------------------------------------
-
-    async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
-        for name, value in self._headers.items():
-            response.headers.setdefault(name, value)
-        response.headers["X-Request-Id"] = request.get(REQUEST_ID, "-")
-        response.headers["Server"] = "tocsin"
-
-    @web.middleware
-    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Give the request its id, and log how it ended."""
-        request[REQUEST_ID] = secrets.token_hex(8)
-        request[FIELDS] = {}
-        began, status = time.monotonic(), 0
-        self.active[request.protocol] = began
-        try:
-            response = await handler(request)
-            status = response.status
-            return response
-        finally:
-            self.active.pop(request.protocol, None)
-            resource = request.match_info.route.resource
-            fields = {
-                "request_id": request[REQUEST_ID],
-                "method": request.method if request.method in ("GET", "HEAD", "POST") else "other",
-                "route": "-" if resource is None else resource.canonical,
-                "status": status,
-                "seconds": round(time.monotonic() - began, 3),
-                **request[FIELDS],
-            }
-            said = " ".join(f"{name}={value}" for name, value in fields.items())
-            logger.info("%s", said, extra={"fields": fields})
-
-    @web.middleware
-    async def _watched(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turn whatever goes wrong into a problem."""
-        try:
-            self.gate.check_site(request)
-            return await handler(request)
-        except Problem as problem:
-            return self._problem(request, problem)
-        except web.HTTPNotFound:
-            kinds = ", ".join(KINDS)
-            return self._problem(request, Problem("not-found", f"events go to /v1/events/ and one of {kinds}"))
-        except web.HTTPMethodNotAllowed as error:
-            allow = ", ".join(sorted(error.allowed_methods))
-            return self._problem(request, Problem("wrong-method", f"use {allow}", {"Allow": allow}))
-        except web.HTTPException as error:
-            if error.status < 400:
-                raise
-            return self._problem(request, Problem("malformed-request", error.reason))
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception:
-            logger.exception("request %s failed", request[REQUEST_ID])
-            return self._problem(request, Problem("internal-error", "a fault of the service; it is in its log"))
-
-    def _problem(self, request: web.Request, problem: Problem) -> web.Response:
-        body = msgspec.json.encode(problem.body(request[REQUEST_ID]))
-        response = web.Response(body=body, status=problem.kind.status, content_type=PROBLEM_JSON)
-        return self.failed(request, response, problem)
-
-    def failed(self, request: web.Request, response: web.Response, problem: Problem) -> web.Response:
-        """The answer with the headers that a problem asks for; our own faults are told in the log."""
-        self.note(request, problem=problem.kind.name)
-        if problem.__cause__ is not None:
-            logger.error("request %s: %s", request[REQUEST_ID], problem.__cause__)
-        for name, value in problem.headers.items():
-            if name == "Connection":
-                response.force_close()
-            else:
-                response.headers[name] = value
-        return response
+        await self._form.close(app)
 
     # --- routes ----------------------------------------------------------------------------------------------------
 
@@ -189,11 +104,6 @@ class Service:
             return await self._told(request, report)
 
     # --- an upload -------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def note(request: web.Request, **fields: object) -> None:
-        """What the request's line in the log shall say beside."""
-        request[FIELDS].update(fields)
 
     @staticmethod
     def upload(

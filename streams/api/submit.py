@@ -9,7 +9,8 @@ memory holds one batch, however many rows are refused.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,12 @@ from schemas.catalogue import Catalogue
 from schemas.errors import ConfigError, TocsinError
 from schemas.events import TOPICS, Kind
 from streams.api.limits import Limits
+from streams.api.meter import ServiceMetrics
 from streams.api.problems import Problem
 from streams.api.rows import Upload, read
 from streams.config import Config
 from streams.mapping import Mapping as ColumnMapping
-from streams.medium import Medium
+from streams.medium import Medium, Outgoing
 from streams.publish import Candidate, EventJudge, Refused, Tally, check_codes_open, publish
 from streams.row_readers import UnreadableFile
 from streams.tokens import Grant
@@ -95,6 +97,19 @@ class _Ledger:
             self._refused.clear()
 
 
+class _Timed:
+    """A place to write to, and how long its writes take."""
+
+    def __init__(self, medium: Medium, meter: ServiceMetrics) -> None:
+        self._medium = medium
+        self._meter = meter
+
+    def write(self, topic: str, records: Sequence[Outgoing]) -> None:
+        began = time.perf_counter()
+        self._medium.write(topic, records)
+        self._meter.appended(topic, time.perf_counter() - began)
+
+
 def _line(origin: str) -> int:
     return int(origin.rpartition(":")[2])
 
@@ -116,6 +131,8 @@ class Desk:
         What an upload may cost.
     clock
         Gives epoch seconds.
+    meter
+        Hears of every row.
     """
 
     def __init__(
@@ -128,8 +145,10 @@ class Desk:
         mappings: Mapping[str, ColumnMapping] | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] | None = None,
+        meter: ServiceMetrics | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self.meter = meter or ServiceMetrics("serve")
         self.mappings = dict(mappings or {})
         for mapping in self.mappings.values():
             check_codes_open(mapping, catalogue)
@@ -175,11 +194,15 @@ class Desk:
             rows = read(upload, self.limits, self._config.offset_ms // 60_000)
             with verdicts.open("wb") as file, self._medium() as medium:
                 ledger = _Ledger(file, every)
-                publish(medium, TOPICS[kind], ledger.follow(rows), judge, tally, refuse=ledger.refuse)
+                publish(
+                    _Timed(medium, self.meter), TOPICS[kind], ledger.follow(rows), judge, tally, refuse=ledger.refuse
+                )
         except (UnreadableFile, ConfigError) as error:
             raise Problem("malformed-body", str(error)) from None
         except (TocsinError, sqlite3.Error, OSError) as error:
             raise _unavailable(tally) from error
+        finally:
+            self.meter.took(kind, tally.published, tally.rejected, tally.reasons)
         if not tally.published + tally.rejected:
             raise Problem("malformed-body", "the upload holds no row; send at least one event")
         reasons = dict(sorted(tally.reasons.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from schemas.errors import ConfigError
+from streams.commands.http_process import log_requests, measured, run_service
 from streams.commands.place import Place, placed
 from streams.commands.screen import note
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.api.limits import Limits
-    from streams.api.service import Service
     from streams.config import Config
     from streams.mapping import Mapping
     from streams.medium import Medium
@@ -43,6 +42,10 @@ _MIB: Final = 1 << 20
 @click.option("--requests-per-minute", type=click.IntRange(1, 1_000_000), default=120, show_default=True,
               help="Of each token.")  # fmt: skip
 @click.option("--uploads", type=click.IntRange(1, 64), default=4, show_default=True, help="At the same time.")
+@click.option("--metrics-port", type=click.IntRange(0, 65_535), default=0, envvar="TOCSIN_METRICS_PORT",
+              help="Port of /metrics; 0 for none. Also TOCSIN_METRICS_PORT.")  # fmt: skip
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, envvar="TOCSIN_METRICS_HOST",
+              help="Address to serve it on. Also TOCSIN_METRICS_HOST.")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
               envvar="TOCSIN_LOG_FORMAT", help="How requests are logged, on standard error.")  # fmt: skip
 @placed
@@ -58,6 +61,8 @@ def command(
     max_mib: int,
     requests_per_minute: int,
     uploads: int,
+    metrics_port: int,
+    metrics_host: str,
     log_format: str,
 ) -> None:
     """Take events over HTTP: POST /v1/events/KIND, described at /openapi.json, and a page for spreadsheets at /.
@@ -92,35 +97,14 @@ def command(
         uploads_per_token=max(1, uploads // 2) if tokens is not None else uploads,
         requests_per_minute=requests_per_minute, burst=max(1, requests_per_minute // 2),
     )  # fmt: skip
-    _log(log_format)
+    log_requests(log_format)
     config = place.config()
-    with _desk(place, config, mappings, limits) as desk:
+    with _desk(place, config, mappings, limits) as desk, measured(desk.meter, metrics_host, metrics_port):
         service = Service(desk, tokens, tls=tls is not None)
         if tls is None and not is_loopback(host):
             note("no --tls-cert: tokens and events go over the network as they are; put a proxy with TLS before it")
-        asyncio.run(_run(service, place, host, port, tls))
+        asyncio.run(run_service(service, place, host, port, tls))
     note("stopped; every upload that was answered is in the log")
-
-
-async def _run(service: Service, place: Place, host: str, port: int, tls: Any) -> None:
-    import asyncio
-    import signal
-
-    from streams.api.server import serve
-
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    ready: asyncio.Future[int] = loop.create_future()
-
-    def tell(listening: asyncio.Future[int]) -> None:
-        if not listening.cancelled():
-            shown = f"[{host}]" if ":" in host else host
-            scheme = "http" if tls is None else "https"
-            note(f"serving {place} at {scheme}://{shown}:{listening.result()}/; Ctrl-C ends")
-
-    ready.add_done_callback(tell)
-    await serve(service, host, port, stop=stop, tls=tls, ready=ready)
 
 
 @contextmanager
@@ -148,17 +132,3 @@ def _desk(place: Place, config: Config, names: tuple[str, ...], limits: Limits) 
             return nullcontext(shared)
 
         yield Desk(config, catalogue, opened, given_times=given, mappings=found, limits=limits)
-
-
-def _log(log_format: str) -> None:
-    if log_format == "json":
-        from streams.logs import to_json_lines
-
-        to_json_lines()
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("tocsin.serve")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
