@@ -148,6 +148,28 @@ class CellStore:
         for number in [n for n in self._blocks if n < self._oldest]:
             del self._blocks[number]
 
+    def excerpt(self, cells: Sequence[Cell], first_day: int) -> CellStore:
+        """A store of some cells, and the cells of the same products in the regions above, from a day's block on."""
+        place: dict[int, int] = {}
+        for cell in cells:
+            row = self._rows.get(cell, -1)
+            while row >= 0 and row not in place:
+                place[row] = len(place)
+                row = self._wider[row]
+        rows = list(place)
+        part = CellStore(self._fields)
+        part.cells = [self.cells[row] for row in rows]
+        part._rows = {cell: at for at, cell in enumerate(part.cells)}
+        part._branch = [self._branch[row] for row in rows]
+        part._wider = [place.get(self._wider[row], -1) for row in rows]
+        part._first_day = {branch: self._first_day[branch] for branch in part._branch if branch in self._first_day}
+        for number, block in self._blocks.items():
+            if number >= first_day // BLOCK_DAYS:
+                held = [row for row in rows if row < len(block)]
+                part._blocks[number] = grown = np.zeros((len(rows), BLOCK_DAYS, self._fields), self._dtype)
+                grown[[place[row] for row in held]] = block[held]
+        return part
+
     # --- storing ---------------------------------------------------------------------------------------------------
 
     @property

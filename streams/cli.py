@@ -26,9 +26,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("streams.commands.demo", "Run a simulated year with planted incidents, and show what was found."),
     "publish": ("streams.commands.publish", "Check the rows of files and append them to a topic."),
     "serve": ("streams.commands.serve", "Take events over HTTP, and serve a page for spreadsheets."),
-    "tokens": ("streams.commands.tokens", "Make, list and revoke the tokens of those who use `tocsin serve`."),
+    "tokens": ("streams.commands.tokens", "Make, list and revoke the tokens of those who use `serve` and `board`."),
     "run": ("streams.commands.run", "Turn events into alerts, on the embedded log or as a Kafka worker."),
     "alerts": ("streams.commands.alerts", "List, follow, show and export alerts."),
+    "board": ("streams.commands.board", "Show what stands in a browser, and take dispositions from there."),
     "dispose": ("streams.commands.dispose", "Say what was done about an alert."),
     "dead-letters": (
         "streams.commands.dead_letters",

@@ -7,6 +7,7 @@ correlation of the cell or of the same product in all regions, functions of that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -25,7 +26,7 @@ from streams.config import PassRateRules
 from streams.finding import Finding, rounded
 from streams.lab_mix import PEER_DAYS, LabFactor
 
-__all__ = ["judge_rates"]
+__all__ = ["RateHistory", "judge_rates", "rate_history"]
 
 _WEEK = 7
 _TO_MONDAY = 3
@@ -117,20 +118,8 @@ def _weeks(daily: Ints) -> Ints:
 def _judge_window(
     cells: _Cells, targets: Floats, number: int, window: int, rules: PassRateRules, found: dict[int, Finding]
 ) -> None:
-    before = slice(-window - rules.history_days, -window)
-    peers = slice(-max(window, PEER_DAYS), None)
-    # The target is a reference known exactly: so many items that its own error vanishes. A target of 1 leaves nothing
-    # to test (the first failure breaks it), so only targets under 1 are judged.
-    aimed = np.where(targets < 1.0, _SURE, 0.0)
-    allowed = np.rint(np.where(targets < 1.0, _SURE * (1.0 - targets), 0.0))
-    periods = np.full(len(cells.rows), max(rules.history_days / window, 1.0))
-    references: tuple[tuple[Against, str, Floats, Floats, Floats], ...] = (
-        ("target", "jeffreys+beta-binomial", aimed, allowed, np.full(len(cells.rows), _SURE)),
-        ("own-history", "beta-binomial", _total(cells.tested[:, before]), _total(cells.failed[:, before]), periods),
-        ("peers", "beta-binomial", _total(cells.peer_tested[:, peers]), _total(cells.peer_failed[:, peers]), periods),
-    )
     n, x = _total(cells.tested[:, -window:]), _total(cells.failed[:, -window:])
-    for against, detector, ref_n, ref_x, ref_windows in references:
+    for against, detector, ref_n, ref_x, ref_windows in _references(cells, targets, window, rules):
         at = _suspect(n, x, ref_n, ref_x, rules)
         if not len(at):
             continue
@@ -151,6 +140,24 @@ def _judge_window(
             at = at[hits]
             factors = np.array([cells.labs(row, window, against) for row in cells.rows[at].tolist()])
         _collect(cells.rows[at], evidence, hits, factors, against, detector, number, window, found)
+
+
+def _references(
+    cells: _Cells, targets: Floats, window: int, rules: PassRateRules
+) -> tuple[tuple[Against, str, Floats, Floats, Floats], ...]:
+    """What a window is held against: the detector's name, items, failures, and of how many windows that is made."""
+    before = slice(-window - rules.history_days, -window)
+    peers = slice(-max(window, PEER_DAYS), None)
+    # The target is a reference known exactly: so many items that its own error vanishes. A target of 1 leaves nothing
+    # to test (the first failure breaks it), so only targets under 1 are judged.
+    aimed = np.where(targets < 1.0, _SURE, 0.0)
+    allowed = np.rint(np.where(targets < 1.0, _SURE * (1.0 - targets), 0.0))
+    periods = np.full(len(cells.rows), max(rules.history_days / window, 1.0))
+    return (
+        ("target", "jeffreys+beta-binomial", aimed, allowed, np.full(len(cells.rows), _SURE)),
+        ("own-history", "beta-binomial", _total(cells.tested[:, before]), _total(cells.failed[:, before]), periods),
+        ("peers", "beta-binomial", _total(cells.peer_tested[:, peers]), _total(cells.peer_failed[:, peers]), periods),
+    )
 
 
 def _total(daily: Ints) -> Floats:
@@ -277,6 +284,58 @@ def _stands_net_of_labs(cells: _Cells, row: int, weeks_n: Ints, weeks_x: Ints, p
         rho=cells.rho[row : row + 1], threshold=1.0, reset=False,
     )  # fmt: skip
     return bool(chart.statistic[0] > math.log(rules.cusum_arl_days / _WEEK))
+
+
+@dataclass(frozen=True, slots=True)
+class RateHistory:
+    """A cell's rolling window at the end of several days; every field is an array [days].
+
+    ``limit`` is the highest pass rate that would have been evidence, NaN where none would; labs are not allowed for.
+    """
+
+    evidence: RateEvidence
+    limit: Floats
+    alarm: npt.NDArray[np.bool_]
+
+
+def rate_history(
+    store: CellStore, row: int, days: Sequence[int], window: int, against: Against, target: float, rules: PassRateRules
+) -> RateHistory:
+    """What would be said at the end of each day of a cell's last ``window`` days, of the counts as they are known now.
+
+    Parameters
+    ----------
+    against
+        What to hold it against: ``target``, ``own-history`` or ``peers``.
+    target
+        The pass rate that is asked, NaN where none is.
+    """
+    longest = max(max(rules.windows_days), window)
+    held = [_load(store, np.array([row], np.intp), day, longest + rules.history_days, rules, None) for day in days]
+    aims = np.array([target])
+    found = [next(one for one in _references(c, aims, window, rules) if one[0] == against) for c in held]
+    ref_n, ref_x, ref_windows = (np.array([one[at][0] for one in found]) for at in (2, 3, 4))
+    rho = np.array([cells.rho[0] for cells in held])
+    n, x = (np.array([float(part[0, -window:].sum()) for part in parts]) for parts in (
+        [cells.tested for cells in held], [np.minimum(cells.failed, cells.tested) for cells in held]))  # fmt: skip
+
+    def said(failed: Floats) -> tuple[RateEvidence, npt.NDArray[np.bool_]]:
+        evidence = worse_than_reference(
+            n, failed, ref_n, ref_x, rho, ref_windows=ref_windows, confidence=rules.confidence
+        )
+        hit = np.zeros(len(n), np.bool_)
+        hit[_hits(evidence, rules)] = True
+        return evidence, hit & (evidence.upper < target) if against == "target" else hit
+
+    # The least number of failures that is evidence, by bisection: more failures are never weaker evidence.
+    low, high = np.zeros(len(n)), n + 1.0
+    while (high - low > 1.0).any():
+        middle = np.floor((low + high) / 2.0)
+        hit = said(np.minimum(middle, n))[1] & (middle > low)
+        low, high = np.where(hit | (high - low <= 1.0), low, middle), np.where(hit, middle, high)
+    limit = np.where(high <= n, 1.0 - high / np.maximum(n, 1.0), np.nan)
+    evidence, alarm = said(x)
+    return RateHistory(evidence, limit, alarm)
 
 
 def _add_e_values(cells: _Cells, targets: Floats, day: int, found: dict[int, Finding]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -43,6 +43,7 @@ __all__ = [
     "ProgressRow",
     "check_built",
     "end_of",
+    "parts_of",
     "read_changelog",
     "read_committed",
 ]
@@ -83,6 +84,16 @@ async def read_changelog(
     async for row in read_committed(client, topic, partition, progress):
         rows[row.key] = row.value
     return {key: value for key, value in rows.items() if value is not None}
+
+
+def parts_of(
+    row: ProgressRow, held: dict[bytes, bytes]
+) -> tuple[list[tuple[int, int]], Iterator[bytes], Iterator[bytes]]:
+    """The numbers of a changelog's segments, the segments and the pieces of the base; both leave ``held`` as read."""
+    with reading("the keys of the state"):
+        kept = sorted(_numbers(key) for key in held if key.startswith(_SEGMENT))
+    segments = (held.pop(_key(_SEGMENT, *one)) for one in kept)
+    return kept, segments, (held.pop(_key(_BASE, piece)) for piece in range(row.pieces))
 
 
 async def _last_closed(client: dict[str, Any], topic: str, partition: int) -> int | None:
@@ -196,10 +207,7 @@ class KafkaAssess:
         return self.offset
 
     def _restore_stage(self, row: ProgressRow, held: dict[bytes, bytes]) -> None:
-        with reading("the keys of the state"):
-            self._kept = sorted(_numbers(key) for key in held if key.startswith(_SEGMENT))
-        segments = (held.pop(_key(_SEGMENT, *kept)) for kept in self._kept)
-        base = (held.pop(_key(_BASE, piece)) for piece in range(row.pieces))
+        self._kept, segments, base = parts_of(row, held)
         self.stage.restore(row.progress, segments, base)
         self.offset, self._segments, self._pieces = row.offset, row.segments, row.pieces
         self._sent_through, self._said_through = self.stage.closed_through, row.said_through

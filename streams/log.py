@@ -189,6 +189,15 @@ class SqliteLog:
             why = f"the log cannot be written ({error}); {mend} and start again: what was acknowledged is safe"
             raise LogError(f"{self.folder}: {why}") from None
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one instant, whatever others write meanwhile; they do not wait."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
     # --- records ---------------------------------------------------------------------------------------------------
 
     def append(

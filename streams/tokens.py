@@ -64,8 +64,9 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     roles
         What it is for.
     kinds, regions, labs, sources
-        Which events it may submit. ``regions`` holds codes, each with all that lies below it; ``labs`` holds the lab of
-        an inspection, and the site, channel, authority or surveyor of the other kinds (a quality loss has none).
+        Which events it may submit. ``regions`` holds codes, each with all that lies below it, and bounds the alerts
+        that it may dispose of likewise; ``labs`` holds the lab of an inspection, and the site, channel, authority or
+        surveyor of the other kinds (a quality loss has none).
     """
 
     id: Annotated[str, Meta(pattern=r"^[0-9a-f]{12}$|^$")]

@@ -7,7 +7,7 @@ from typing import Final
 from schemas.alerts import Action, AlertKind, Evidence, Signal, Text
 from streams.config import GradeRules
 
-__all__ = ["COLOURS", "GRADES", "SUBJECTS", "actions", "headline"]
+__all__ = ["AGAINST_ZH", "COLOURS", "GRADES", "SUBJECTS", "actions", "headline"]
 
 GRADES: Final = ("I", "II", "III", "IV")
 COLOURS: Final = ("red", "orange", "yellow", "blue")
@@ -80,7 +80,7 @@ _SUBJECT: Final[dict[AlertKind, tuple[str, str]]] = {
 SUBJECTS: Final = {kind: Text(zh=zh, en=en) for kind, (zh, en) in _SUBJECT.items()}
 """What an alert of each kind is about, in a few words."""
 
-_AGAINST_ZH: Final = {
+AGAINST_ZH: Final = {
     "target": "目标",
     "own-history": "自身历史",
     "peers": "同类地区",
@@ -133,7 +133,7 @@ def _said(signal: Signal, best: Evidence) -> tuple[str, str]:
     if best.rate is not None:
         share, aim = _share(signal.kind, best.rate), _share(signal.kind, best.reference)
         return (
-            f"，近{best.window_days}天{share}，{_AGAINST_ZH[best.against]}{aim}",
+            f"，近{best.window_days}天{share}，{AGAINST_ZH[best.against]}{aim}",
             f" {share} over {best.window_days} days against {aim} ({against})",
         )
     expected = f"{best.expected:.3g}" if best.expected is not None else "?"

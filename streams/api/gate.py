@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 from schemas.events import Kind
 from streams.api.limits import Limits, RateLimiter
 from streams.api.problems import Problem
-from streams.tokens import EVERYTHING, Grant, TokenFile
+from streams.tokens import EVERYTHING, Grant, Role, TokenFile
 
 __all__ = ["Gate", "is_loopback", "security_headers"]
 
@@ -109,11 +109,20 @@ class Gate:
 
     def check(self, grant: Grant, kind: Kind) -> None:
         """Whether a grant may submit a kind now; Problem ``not-allowed`` or ``too-many-requests``."""
+        self._check_rate(grant)
+        if not grant.may_submit(kind):
+            raise Problem("not-allowed", f"this token may not submit {kind} events")
+
+    def check_role(self, grant: Grant, role: Role) -> None:
+        """Whether a grant is for something, now; Problem ``not-allowed`` or ``too-many-requests``."""
+        self._check_rate(grant)
+        if not grant.has(role):
+            raise Problem("not-allowed", f"this token has not the role {role}; ask the operator for one that has")
+
+    def _check_rate(self, grant: Grant) -> None:
         wait = self._rates.take(grant.id)
         if wait:
             raise Problem("too-many-requests", f"this token comes too often; wait {wait} s", {"Retry-After": str(wait)})
-        if not grant.may_submit(kind):
-            raise Problem("not-allowed", f"this token may not submit {kind} events")
 
 
 def _hostname(host: str) -> str:
