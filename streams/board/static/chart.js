@@ -27,11 +27,15 @@ export function chart(drawn, said, room) {
   });
   picture.append(shape("title", {}, what), shape("desc", {}, about));
   axes(picture, drawn, scale, show);
-  band(picture, drawn, scale);
+  intervals(picture, drawn, scale);
   if (drawn.unit === "count") bars(picture, drawn, scale);
   line(picture, drawn.expected, drawn, scale, "expected");
-  line(picture, drawn.limit, drawn, scale, "limit");
-  if (drawn.unit !== "count") line(picture, drawn.value, drawn, scale, "value");
+  if (drawn.unit === "count") line(picture, drawn.limit, drawn, scale, "limit");
+  else {
+    strokes(picture, drawn.limit ?? [], scale, "limit");
+    line(picture, drawn.value, drawn, scale, "value");
+    dots(picture, drawn, scale);
+  }
   const marked = alarms(picture, drawn, scale);
   const signals = marks(picture, drawn, said, scale);
   return element("figure", "", element("figcaption", "", what + (drawn.running ? ` (${say("running-week")})` : "")), picture,
@@ -98,13 +102,32 @@ function runs(...series) {
   return run.length ? [...found, run] : found;
 }
 
-function band(picture, drawn, scale) {
-  if (!drawn.lower?.length) return;
-  for (const run of runs(drawn.lower, drawn.upper)) {
-    const edge = (values) => (at) => `${scale.x(scale.days[at]).toFixed(1)},${scale.y(values[at]).toFixed(1)}`;
-    const points = [...run.map(edge(drawn.upper)), ...run.toReversed().map(edge(drawn.lower))];
-    picture.append(shape("polygon", { points: points.join(" "), class: "band" }));
-  }
+/** An interval a point: each has its own number of items behind it, so that what lies between two points says nothing. */
+function intervals(picture, drawn, scale) {
+  const wide = Math.max(scale.wide * 0.6, 2);
+  (drawn.lower ?? []).forEach((low, at) => {
+    if (low === null) return;
+    const top = scale.y(drawn.upper[at]);
+    picture.append(shape("rect", { x: (scale.x(scale.days[at]) - wide / 2).toFixed(1), y: top.toFixed(1), width: wide.toFixed(1),
+      height: Math.max(scale.y(low) - top, 1).toFixed(1), class: "band" }));
+  });
+}
+
+/** The alarm line of a share hangs on the items of each window by themselves: a stroke a point. */
+function strokes(picture, values, scale, name) {
+  const half = Math.max(scale.wide * 0.42, 2);
+  values.forEach((value, at) => {
+    if (value === null || value < scale.low) return;
+    const [x, y] = [scale.x(scale.days[at]), scale.y(value)];
+    picture.append(shape("line", { x1: (x - half).toFixed(1), x2: (x + half).toFixed(1), y1: y, y2: y, class: `stroke ${name}` }));
+  });
+}
+
+function dots(picture, drawn, scale) {
+  drawn.value.forEach((value, at) => {
+    if (value === null) return;
+    picture.append(shape("circle", { cx: scale.x(scale.days[at]).toFixed(1), cy: scale.y(value).toFixed(1), r: 2.5, class: "dot" }));
+  });
 }
 
 function line(picture, values, drawn, scale, name) {
@@ -159,7 +182,8 @@ function legend(drawn, alarm, signals) {
   else note(strip("value"), say("observed"));
   if (known(drawn.lower).length) note(sample(shape("rect", { x: 1, y: 2, width: 22, height: 8, class: "band" })), say("interval"));
   if (known(drawn.expected).length) note(strip("expected"), say("expected"));
-  if (known(drawn.limit).length) note(strip("limit"), say(drawn.unit === "count" ? "limit-count" : "limit-rate"));
+  if (known(drawn.limit).length) note(drawn.unit === "count" ? strip("limit")
+    : sample(shape("line", { x1: 4, x2: 20, y1: 6, y2: 6, class: "stroke limit" })), say(drawn.unit === "count" ? "limit-count" : "limit-rate"));
   if (alarm) note(sample(shape("path", { d: "M7,2h10l-5,9z", class: "alarm" })), say("alarm"));
   if (signals) note(sample(shape("line", { x1: 12, x2: 12, y1: 1, y2: 11, class: "signal" })), say("signal"));
   return element("ul", "legend", ...items);
