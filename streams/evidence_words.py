@@ -23,17 +23,10 @@ _AGAINST_EN: Final = {
     "ladder": "the accident ladder",
     "independence": "independence",
 }
-_LADDER_ZH: Final = {
-    "deaths": "死亡人数",
-    "seriously_injured": "重伤人数",
-    "loss_cny": "直接经济损失（元）",
-    "structural": "结构性事故",
-}
-_LADDER_EN: Final = {
-    "deaths": "deaths",
-    "seriously_injured": "seriously injured",
-    "loss_cny": "direct loss in CNY",
-    "structural": "structural accidents",
+_LADDER: Final = {
+    "deaths": ("死亡人数", "Deaths"),
+    "seriously-injured": ("重伤人数", "Seriously injured"),
+    "loss-cny": ("直接经济损失（元）", "Direct loss in CNY"),
 }
 
 
@@ -60,11 +53,18 @@ def _ladder(one: Evidence) -> Text:
     name = one.detector.rpartition(":")[2]
     if name == "single-death":
         return Text(zh="一起报告中有人死亡，立即报警。", en="One report tells of a death: it rings at once.")
-    least = "?" if one.threshold is None else f"{one.threshold:,g}"
-    zh, en = _LADDER_ZH.get(name, name), _LADDER_EN.get(name, name)
+    zh, en = _LADDER.get(name, (name, name))
+    said_zh, said_en = f"{zh}{one.observed:,g}", f"{en} {one.observed:,g}"
+    if one.threshold is None:
+        return Text(zh=f"{said_zh}。", en=f"{said_en}.")
+    least = f"{one.threshold:,g}"
+    if one.observed >= one.threshold:
+        return Text(
+            zh=f"{said_zh}，达到该级事故标准（{least}及以上）。",
+            en=f"{said_en}: this rung of the ladder begins at {least}.",
+        )
     return Text(
-        zh=f"{zh}{one.observed:,g}，达到事故分级标准（{least}及以上）。",
-        en=f"{one.observed:,g} {en}: the accident ladder begins this grade at {least}.",
+        zh=f"{said_zh}（该级事故标准为{least}及以上）。", en=f"{said_en} (this rung of the ladder begins at {least})."
     )
 
 

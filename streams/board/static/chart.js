@@ -10,6 +10,7 @@ const RIGHT = 10;
 const TOP = 12;
 const BOTTOM = 40;
 const DAY = 86400000;
+const LEAST_WEEKS = 11;
 
 const known = (values) => (values ?? []).filter((value) => value !== null && value !== undefined);
 
@@ -39,7 +40,7 @@ export function chart(drawn, said, room) {
   const marked = alarms(picture, drawn, scale);
   const signals = marks(picture, drawn, said, scale);
   return element("figure", "", element("figcaption", "", what + (drawn.running ? ` (${say("running-week")})` : "")), picture,
-    legend(drawn, marked, signals), element("p", "help", say("chart-note")), figures(drawn, show, what));
+    legend(drawn, marked, signals), element("p", "help", say(known(drawn.expected).length ? "chart-note" : "chart-plain")), figures(drawn, show, what));
 }
 
 function scales(drawn) {
@@ -58,7 +59,7 @@ function scales(drawn) {
   low = Math.floor(low / step + 1e-9) * step;
   high = Math.ceil(high / step - 1e-9) * step;
   const days = drawn.days.map((day) => Date.parse(day));
-  const first = days[0] - 3.5 * DAY;
+  const first = Math.min(days[0], days.at(-1) - LEAST_WEEKS * 7 * DAY) - 3.5 * DAY;
   const span = days.at(-1) + 3.5 * DAY - first;
   const wide = WIDTH - LEFT - RIGHT;
   return {

@@ -138,7 +138,7 @@ def test_an_answer_is_the_same_however_often_it_is_sent_and_comes_out_of_the_run
         assert (row["revision"], row["by"], row.get("pending", [])) == (2, "王芳 (Office officer)", [])
         detail = client.get(f"/v1/board/alerts/{alert_id}").json()
         assert detail["history"][-1]["reason"] == "已派人核查"
-        assert detail["evidence"][0]["words"]["en"] == "12 deaths: the accident ladder begins this grade at 10."
+        assert detail["evidence"][0]["words"]["en"] == "Deaths 12: this rung of the ladder begins at 10."
         closing = {**ANSWER, "action": "close", "key": KEY.replace("1", "2")}
         assert post(client, alert_id, closing).status == 202
         succeeds("run", "--until-end", "--data", data)

@@ -154,8 +154,8 @@ def test_history_has_an_end() -> None:
             "grave-event",
             {"detector": "accident-ladder:deaths", "against": "ladder", "window_days": 0, "observed": 12.0,
              "threshold": 10.0},
-            "死亡人数12，达到事故分级标准（10及以上）。",
-            "12 deaths: the accident ladder begins this grade at 10.",
+            "死亡人数12，达到该级事故标准（10及以上）。",
+            "Deaths 12: this rung of the ladder begins at 10.",
         ),
         (
             "injury-surge",
