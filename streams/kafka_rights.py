@@ -18,7 +18,7 @@ from schemas.topics import ALL_TOPICS, RAW_TOPICS, topic_name
 
 __all__ = ["ROLES", "Right", "Role", "kafka_acls_commands", "kafka_user", "rights_of"]
 
-Role = Literal["lab", "worker", "analyst", "operator"]
+Role = Literal["lab", "worker", "analyst", "operator", "board"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _LOOK: Final = ("Describe", "DescribeConfigs")
@@ -33,6 +33,7 @@ _OUTPUTS: Final = tuple(spec.name for spec in ALL_TOPICS if spec.role == "output
 #   worker    intake, assess and escalate in one process, and its own watch on the end (`run --until-end`)
 #   analyst   reads what came in and what came of it; replays into files, never into a topic
 #   operator  reads alerts and their evidence, and answers alerts
+#   board     shows that in browsers, with the counts behind it, which it takes from the stored state
 _TOPICS: Final[dict[Role, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] = {
     "lab": (((*RAW_TOPICS, "dead-letters"), _WRITE),),
     "worker": (
@@ -42,6 +43,7 @@ _TOPICS: Final[dict[Role, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] 
     ),
     "analyst": (((*RAW_TOPICS, "dispositions", *_OUTPUTS), _READ),),
     "operator": ((_OUTPUTS, _READ), (("dispositions",), _BOTH)),
+    "board": ((("emergency-response", "signals", "assess-changelog"), _READ), (("dispositions",), _BOTH)),
 }
 _PRINCIPAL: Final = re.compile(r"User:[^\s\"'`$\\*]{1,200}")
 

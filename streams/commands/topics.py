@@ -47,7 +47,7 @@ def create(place: Place, partitions: int | None, history: bool) -> None:
 
 
 @command.command("acls")
-@click.argument("role", type=click.Choice(["lab", "worker", "analyst", "operator"]))
+@click.argument("role", type=click.Choice(["lab", "worker", "analyst", "operator", "board"]))
 @click.option("--principal", required=True, metavar="User:NAME", help="Whom the broker knows by that name.")
 @click.option("--strimzi", is_flag=True, help="As a KafkaUser for Strimzi, instead of kafka-acls.sh commands.")
 @placed

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.against_r import against_r
+from tests.benchmarks.board import board
 from tests.benchmarks.false_alarms import FALSE_ALARMS
 from tests.benchmarks.rates import BENCHMARKS as RATES
 from tests.benchmarks.rates import Figures, Setting
@@ -28,7 +29,7 @@ from tests.benchmarks.soak import SOAKS
 
 ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS}
 """What chance and the data decide, not the machine: taking it again gives the same."""
-BENCHMARKS = {**RATES, "against-r": against_r, **SCANS, **ONCE}
+BENCHMARKS = {**RATES, "board": board, "against-r": against_r, **SCANS, **ONCE}
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ import yaml
 from tooling import ROOT, Run, load
 
 from schemas.topics import ALL_TOPICS, RAW_TOPICS
+from streams.commands import board as board_command
 from streams.commands import run as run_command
 from streams.config import Config
 from streams.kafka_security import BrokerAddress, Security
@@ -95,6 +96,18 @@ def test_compose_starts_the_program_as_it_wants_to_be_started() -> None:
     (found,) = scraped[0]["dns_sd_configs"]
     assert (found["names"], str(found["port"])) == (["worker"], worker["environment"]["TOCSIN_METRICS_PORT"])
     assert scraped[0]["job_name"] == "tocsin"
+
+
+def test_the_board_in_compose_is_served_to_those_with_a_token_only() -> None:
+    board = COMPOSE["services"]["board"]
+    assert board["command"] == ["board"]
+    known = {str(option.envvar) for option in board_command.command.params if getattr(option, "envvar", None)}
+    assert set(board["environment"]) <= known_variables() | known
+    (secret,) = board["secrets"]
+    assert board["environment"]["TOCSIN_TOKENS_FILE"] == f"/run/secrets/{secret}"
+    (port,) = board["ports"]
+    default = next(option.default for option in board_command.command.params if option.name == "port")
+    assert port == f"127.0.0.1:8090:{default}"
 
 
 def test_promtool_accepts_the_configuration_inside_compose(promtool: Run) -> None:

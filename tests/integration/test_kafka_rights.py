@@ -13,8 +13,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,10 @@ pytestmark = pytest.mark.kafka
 
 PREFIX = "qa."
 RECORD = Outgoing(1_700_000_000_000, b"k", b"{}")
-MECHANISMS = {"lab": "SCRAM-SHA-256", "worker": "SCRAM-SHA-512", "analyst": "PLAIN", "operator": "SCRAM-SHA-512"}
+MECHANISMS = {
+    "lab": "SCRAM-SHA-256", "worker": "SCRAM-SHA-512", "analyst": "PLAIN", "operator": "SCRAM-SHA-512",
+    "board": "SCRAM-SHA-512",
+}  # fmt: skip
 RAW = ("inspections", "injuries", "complaints", "accidents", "surveys", "losses")
 MAY_WRITE = {
     "lab": {*RAW, "dead-letters"},
@@ -41,12 +46,14 @@ MAY_WRITE = {
     },
     "analyst": set(),
     "operator": {"dispositions"},
+    "board": {"dispositions"},
 }  # fmt: skip
 MAY_READ = {
     "lab": set(),
     "worker": {*RAW, "dispositions", "keyed-events", "assess-changelog", "escalate-changelog", "signals"},
     "analyst": {*RAW, "dispositions", "signals", "emergency-response", "dead-letters"},
     "operator": {"dispositions", "signals", "emergency-response", "dead-letters"},
+    "board": {"dispositions", "signals", "emergency-response", "assess-changelog"},
 }
 
 
@@ -138,6 +145,16 @@ def test_the_pipeline_works_with_the_rights_of_each_role_and_every_other_act_is_
     run("replay", "--out", tmp_path / "again", *given, **office.env("analyst"))
     assert (tmp_path / "again" / "alerts.ndjson").read_text() == listed
     run("dispose", alert, "acknowledge", "--by", "officer", *given, **office.env("operator"))
+    with board_process(*given, **office.env("board")) as address:
+        shown = until(lambda: asked(f"{address}/v1/board/news")["rows"])
+        assert alert in {row["id"] for row in shown}
+        behind = asked(f"{address}/v1/board/alerts/{alert}/evidence")
+        assert (behind["why"], behind["chart"]["unit"]) == (None, "rate")
+        assert any(behind["chart"]["alarm"])
+        assert behind["said"]
+        answer = {"action": "close", "key": "123e4567-e89b-12d3-a456-426614174000", "name": "Li"}
+        assert asked(f"{address}/v1/board/alerts/{alert}/dispositions", answer)["disposition_id"].startswith("board-")
+        until(lambda: any(len(row.get("pending", ())) for row in asked(f"{address}/v1/board/news")["rows"]))
     assert "bad" in run("dead-letters", "list", *given, **office.env("analyst")).stdout
 
     # The commands say in a line that they may not.
@@ -151,6 +168,41 @@ def test_the_pipeline_works_with_the_rights_of_each_role_and_every_other_act_is_
     # What a process gets is the name of the password's file.
     passwords = set(office.broker.users.values())
     assert not [value for role in ROLES for value in office.env(role).values() if value in passwords]
+
+
+@contextmanager
+def board_process(*args: object, **extra: str) -> Iterator[str]:
+    """A board's address."""
+    words = [sys.executable, "-m", "streams.cli", "board", "--port", "0", *map(str, args)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment(**extra)) as running:
+        assert running.stderr is not None
+        try:
+            said: list[str] = []
+            for line in running.stderr:
+                said.append(line)
+                if found := re.search(r"at (http://\S+:\d+)/", line):
+                    yield found[1]
+                    break
+            else:
+                pytest.fail(f"the board did not start: {said}")
+        finally:
+            running.terminate()
+            running.communicate(timeout=60)
+
+
+def asked(address: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def until(done: Callable[[], Any], seconds: float = 60.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
 
 
 @pytest.mark.skipif(

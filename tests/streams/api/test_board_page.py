@@ -162,6 +162,28 @@ def test_the_matrix_is_a_table_that_arrow_keys_walk_and_a_cell_opens_its_alerts(
         assert browser.log() == []
 
 
+def test_an_address_with_an_alert_opens_it_and_the_language_is_switched_in_place(
+    tmp_path: Path, browser: Browser
+) -> None:
+    data = tmp_path / "data"
+    for name in ("a", "b"):
+        accident(data, tmp_path, name)
+    wanted = sorted(alerts_of(data))[1]
+    with running(board(data)) as port:
+        browser.go(f"http://127.0.0.1:{port}/?lang=en#{wanted}")
+        until("the alert of the address", lambda: wanted in " ".join(texts(browser, "#detail dd")))
+        assert browser.run("return document.querySelector('#alerts button[aria-current=true]').dataset.id") == wanted
+        browser.run("window.sameDocument = true")
+        browser.click("#language")
+        until("Chinese", lambda: "重大单起事件" in browser.text("#detail-title"))
+        assert browser.run("return [document.documentElement.lang, window.sameDocument]") == ["zh-CN", True]
+        assert browser.text("#matrix thead th") == "产品"
+        browser.run("document.querySelector('#detail [data-act=back]').click()")
+        until("the list alone", lambda: browser.run("return document.querySelector('#detail').hidden"))
+        assert browser.run("return document.activeElement.dataset.id") == wanted, "the focus is where it was"
+        assert browser.log() == []
+
+
 @pytest.mark.parametrize("lang", [0, 1])
 def test_every_word_is_there_in_both_languages_with_the_same_gaps(tmp_path: Path, browser: Browser, lang: int) -> None:
     data = tmp_path / "data"
