@@ -1,7 +1,8 @@
 """What ``deploy/verify`` does: the whole deployment on this machine, with the real programs, from event to resolution.
 
-Kafka, two workers, Prometheus and Alertmanager are started on free ports of 127.0.0.1 and ended again. A part of the
-simulated year is fed, then incidents, then a live accident with twelve deaths. Each check prints one line.
+Kafka, two workers, the board, Prometheus and Alertmanager are started on free ports of 127.0.0.1 and ended again. A
+part of the simulated year is fed, then incidents, then a live accident with twelve deaths, which is answered from the
+board by the requests that its page makes. Each check prints one line.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +59,8 @@ class Deployment:
         self.folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
+        self.board = ""
+        self._token = ""
         self.broker: Any = None
         self.prometheus: Any = None
         self.alertmanager: Any = None
@@ -95,6 +101,7 @@ class Deployment:
             monitoring.Alertmanager(program, self.folder / "alertmanager", routes)
         )
         (self.folder / "tocsin.toml").write_text(f"tick_seconds = {TICK_SECONDS}\npartitions = 2\n")
+        self._start_board()
         for number in (1, 2):
             self.ports.append(monitoring.free_port())
             self._start_worker(number, self.ports[-1])
@@ -111,10 +118,35 @@ class Deployment:
         command = [
             sys.executable, "-m", "streams.cli", "run", "--broker", self.address, "--metrics-port", str(port),
             "--config", str(self.folder / "tocsin.toml"), "--alertmanager", self.alertmanager.url, "--log-format",
-            "json", "--metrics-cell", ":".join(producer.CELL), "--board-url", "http://board.example/",
+            "json", "--metrics-cell", ":".join(producer.CELL), "--board-url", f"{self.board}/",
         ]  # fmt: skip
         with (self.folder / f"worker-{number}.log").open("wb") as log:
             self.workers.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
+
+    def _start_board(self) -> None:
+        tokens, port = self.folder / "tokens.json", monitoring.free_port()
+        made = [
+            sys.executable,
+            "-m",
+            "streams.cli",
+            "tokens",
+            "add",
+            "duty room",
+            "--role",
+            "read",
+            "--role",
+            "dispose",
+        ]
+        done = subprocess.run([*made, "--tokens", str(tokens)], cwd=ROOT, capture_output=True, text=True, check=True)
+        self._token, self.board = done.stdout.strip(), f"http://127.0.0.1:{port}"
+        command = [
+            sys.executable, "-m", "streams.cli", "board", "--broker", self.address, "--port", str(port), "--tokens",
+            str(tokens), "--config", str(self.folder / "tocsin.toml"),
+        ]  # fmt: skip
+        with (self.folder / "board.log").open("wb") as log:
+            running = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        self._stack.callback(running.wait, 60)
+        self._stack.callback(running.terminate)
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
@@ -138,6 +170,32 @@ class Deployment:
         if len(ids) != len(set(ids)):
             raise Failed(f"Alertmanager has an alert twice: {ids}")
         return dict(zip(ids, pushed, strict=True))
+
+    def ask_board(self, path: str, body: dict[str, str] | None = None) -> Any:
+        """What the page would ask; None while the board does not answer or has nothing there."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.board}/v1/board{path}", data, headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise Failed(f"the board: {path}: {error.code} {error.read()[:300]!r}") from None
+        except OSError:
+            return None
+
+    def on_board(self, alert_id: str) -> dict[str, Any]:
+        """The alert as the board lists it; empty where it does not."""
+        news = self.ask_board("/news") or {"rows": []}
+        return next((row for row in news["rows"] if row["id"] == alert_id), {})
+
+    def answer(self, alert_id: str, action: str, reason: str) -> None:
+        """Answer an alert from the board."""
+        what = {"action": action, "key": str(uuid.uuid4()), "name": "duty officer", "reason": reason}
+        if self.ask_board(f"/alerts/{alert_id}/dispositions", what) is None:
+            raise Failed(f"the board does not take {action} of {alert_id}")
 
     def status(self, alert_id: str) -> str:
         """An alert's status on emergency-response."""
@@ -227,7 +285,13 @@ def check(deployment: Deployment, days: int) -> None:
     graves = {n: one["labels"] for n, one in deployment.in_alertmanager().items() if n in known}
     other = next(n for n, about in graves.items() if (about["kind"], about["product"]) == ("grave-event", here))
 
-    deployment.tocsin("dispose", live, "acknowledge", "--by", "duty-officer", "--reason", "team sent")
+    page = deployment.in_alertmanager()[live]["generatorURL"]
+    if page != f"{deployment.board}/#{live}":
+        raise Failed(f"Alertmanager leads to {page}, which is not the board")
+    wait("the live accident is on the board", lambda: deployment.on_board(live), 10)
+    check_charts(deployment)
+    deployment.answer(live, "acknowledge", "team sent")
+    wait("the board shows the answer on its way", lambda: deployment.on_board(live).get("pending"), 10)
     silence = subprocess.run(
         [str(tools.find("amtool")), "silence", "add", f"alert_id={other}", "--author=night-officer",
          "--comment=on site", "--duration=1h", f"--alertmanager.url={alertmanager.url}"],
@@ -240,14 +304,17 @@ def check(deployment: Deployment, days: int) -> None:
         one = deployment.in_alertmanager().get(name)
         return one is not None and one["annotations"]["acknowledged"] == "yes"
 
-    wait("the live accident is acknowledged by a disposition", lambda: acknowledged(live), _TICKS)
+    wait("the live accident is acknowledged from the board", lambda: acknowledged(live), _TICKS)
     wait("the other one by a silence in Alertmanager", lambda: acknowledged(other), _TICKS)
     query = f'tocsin_alert_level{{acknowledged="yes", alert_id=~"{live}|{other}"}}'
+    by = deployment.on_board(live).get("by")
+    if by != "duty officer (duty room)":
+        raise Failed(f"the board shows it acknowledged by {by}")
     wait("Prometheus says so too", lambda: len(prometheus.query(query)) == 2, 30)
 
     killed = deployment.kill_the_one_that_escalates()
     say(f"    kill -9 of the worker that escalates ({killed})")
-    deployment.tocsin("dispose", live, "close", "--by", "duty-officer", "--reason", "over")
+    deployment.answer(live, "close", "over")
     wait("the closed accident has left Alertmanager", lambda: live not in deployment.in_alertmanager(), _TICKS)
     wait("and is resolved on emergency-response", lambda: deployment.status(live) == "resolved", 30)
     gone = f'tocsin_alert_level{{alert_id="{live}"}}'
@@ -260,6 +327,21 @@ def check(deployment: Deployment, days: int) -> None:
     if not prometheus.query('ALERTS{alertname="TocsinWorkerDown"}'):
         raise Failed("TocsinWorkerDown is not even pending, though a worker was killed")
     say("ok  the other accident stands, and Prometheus has noticed the killed worker and no other")
+
+
+def check_charts(deployment: Deployment) -> None:
+    """Every open alert about a cell's counts has its control chart, and one at least an alarm in it."""
+    rows = [row for row in deployment.ask_board("/news")["rows"] if row["status"] != "resolved"]
+    kinds = ("pass-rate", "injury-surge", "complaint-surge", "satisfaction", "quality-loss")
+    charts = {
+        row["id"]: deployment.ask_board(f"/alerts/{row['id']}/evidence") for row in rows if row["kind"] in kinds
+    }  # fmt: skip
+    bare = [name for name, found in charts.items() if found["chart"] is None]
+    if not charts or bare:
+        raise Failed(f"of {len(charts)} alerts about counts, without a chart: {bare}")
+    if not any(any(found["chart"].get("alarm", ())) for found in charts.values()):
+        raise Failed("no chart has an alarm in it")
+    say(f"ok  {len(rows)} open alerts on the board, {len(charts)} of them with a control chart")
 
 
 def main() -> int:

@@ -131,6 +131,8 @@ class Situation:
 
     def __init__(self, region: Callable[[str], Text] | None = None) -> None:
         self._region = region
+        self._ranked: tuple[int, list[_Held]] = (-1, [])
+        """The open alerts in order, and the change as of which they are."""
         self._epoch = secrets.token_hex(4)
         self._changes = 0
         self._open: dict[str, _Held] = {}
@@ -227,14 +229,19 @@ class Situation:
     @property
     def open_alerts(self) -> list[Alert]:
         """The open alerts, gravest first."""
-        return [held.alert for held in sorted(self._open.values(), key=_rank)]
+        return [held.alert for held in self._gravest()]
+
+    def _gravest(self) -> list[_Held]:
+        if self._ranked[0] != self._changes:
+            self._ranked = (self._changes, sorted(self._open.values(), key=_rank))
+        return self._ranked[1]
 
     def news(self, since: str = "") -> News:
         """What a page that knows a version has to learn; everything where the version is not of this process."""
         epoch, _, number = since.partition("-")
         known = int(number) if epoch == self._epoch and number.isdigit() and len(number) < 18 else -1
         whole = known < self._forgotten or known > self._changes or len(self._open) > MAX_SHOWN
-        held = sorted(self._open.values(), key=_rank)[:MAX_SHOWN]
+        held = self._gravest()[:MAX_SHOWN]
         ended = list(self._ended.values())
         rows = held if whole else [one for one in held if one.changed > known]
         return News(

@@ -36,7 +36,7 @@ function words() {
 function tellState(name) {
   where = name;
   by("state").className = name;
-  by("state").textContent = say(name);
+  if (by("state").textContent !== say(name)) by("state").textContent = say(name); // else it would be read aloud again
   const who = me?.secured ? say("sign-out", { who: me.organisation }) : "";
   by("who").hidden = !who;
   by("who").textContent = who;
