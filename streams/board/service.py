@@ -32,7 +32,7 @@ from streams.api.rows import JSON
 from streams.board.axes import Axes, axes
 from streams.board.evidence import EvidenceDesk
 from streams.board.requests import Asked, disposition_of
-from streams.board.situation import Situation
+from streams.board.situation import News, Situation
 from streams.board.watch import Watch
 from streams.config import Config
 from streams.log import LogRecord
@@ -126,6 +126,8 @@ class Board(Front):
         self._waiting = 0
         self._files = {name: _static(name) for name in ("board.html", *_STATIC)}
         self._situation = Situation(self._region_name)
+        self._encoded: tuple[News, bytes] | None = None
+        """What those get who know nothing yet, encoded once for all of them."""
         self._news = asyncio.Event()
         self._ends = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -276,7 +278,12 @@ class Board(Front):
                     self._count(-1)
         except Busy:
             raise Problem("busy", "too many pages are open; close some", {"Retry-After": "30"}) from None
-        return _json(self._situation.news(since))
+        news = self._situation.news(since)
+        if not news.whole:
+            return _json(news)
+        if self._encoded is None or self._encoded[0] is not news:
+            self._encoded = (news, _ENCODE(news))
+        return _json(self._encoded[1])
 
     def _count(self, more: int) -> None:
         self._waiting += more
@@ -392,8 +399,9 @@ def _seconds(text: str) -> float:
 
 
 def _json(what: object, status: int = 200) -> web.Response:
-    response = web.Response(body=_ENCODE(what), status=status, content_type=JSON, zlib_executor_size=1 << 20)
-    if response.body and len(response.body) > _COMPRESSED_FROM:  # type: ignore[arg-type]
+    body = what if isinstance(what, bytes) else _ENCODE(what)
+    response = web.Response(body=body, status=status, content_type=JSON, zlib_executor_size=1 << 20)
+    if len(body) > _COMPRESSED_FROM:
         response.enable_compression()
     return response
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -133,6 +133,7 @@ class Situation:
         self._region = region
         self._ranked: tuple[int, list[_Held]] = (-1, [])
         """The open alerts in order, and the change as of which they are."""
+        self._everything: News | None = None
         self._epoch = secrets.token_hex(4)
         self._changes = 0
         self._open: dict[str, _Held] = {}
@@ -240,16 +241,24 @@ class Situation:
         """What a page that knows a version has to learn; everything where the version is not of this process."""
         epoch, _, number = since.partition("-")
         known = int(number) if epoch == self._epoch and number.isdigit() and len(number) < 18 else -1
-        whole = known < self._forgotten or known > self._changes or len(self._open) > MAX_SHOWN
-        held = self._gravest()[:MAX_SHOWN]
-        ended = list(self._ended.values())
-        rows = held if whole else [one for one in held if one.changed > known]
+        if known < self._forgotten or known > self._changes or len(self._open) > MAX_SHOWN:
+            return self._all()
+        held = [*self._gravest(), *self._ended.values()]
+        return self._told([one for one in held if one.changed > known], whole=False)
+
+    def _all(self) -> News:
+        """Everything; made once for all pages that ask for it."""
+        if self._everything is None or self._everything.version != self.version:
+            self._everything = self._told([*self._gravest()[:MAX_SHOWN], *self._ended.values()], whole=True)
+        return self._everything
+
+    def _told(self, held: Sequence[_Held], *, whole: bool) -> News:
         return News(
             version=self.version,
             whole=whole,
-            rows=[_row(one) for one in (*rows, *ended) if whole or one.changed > known],
+            rows=[_row(one) for one in held],
             open=self.count,
-            left_out=self.count - len(held),
+            left_out=self.count - min(len(self._open), MAX_SHOWN),
             following=self.following,
         )
 
