@@ -4,10 +4,11 @@ import { button, by, element, moment } from "./dom.js";
 import { number, pick, say } from "./text.js";
 
 const GRADES = ["I", "II", "III", "IV"];
+const FIRST = 20; // so that the matrix below is not far
 const PAGE = 100;
 const body = by("alerts").tBodies[0];
 const rows = new Map(); // id -> { element, alert }
-let limit = PAGE;
+let limit = FIRST;
 let chosen = "";
 let cell = null; // [product, region] that the list is bound to
 
