@@ -33,8 +33,8 @@ __all__ = ["Behind", "EvidenceDesk", "Said"]
 
 logger = logging.getLogger("tocsin.serve")
 
-_EXCERPTS: Final = 200
-"""Alerts whose cells are excerpted along with the one that is asked for."""
+_EXCERPTS: Final = 500
+"""Cells that are excerpted along with the one that is asked for: those that were asked for before, and the gravest."""
 _LEAST_AGE: Final = 20.0
 _AGE_PER_COST: Final = 10.0
 _CELLS: Final = 5_000
@@ -89,6 +89,7 @@ class EvidenceDesk:
         self._lock = threading.Lock()
         self._counts: dict[Watched, Counts] = {}
         self._asked: set[Watched] = set()
+        self._recent: list[Watched] = []
         self._until = -1.0
         self._at: dict[Origin, int] = {}
         self._said: OrderedDict[bytes, deque[Said]] = OrderedDict()
@@ -113,10 +114,12 @@ class EvidenceDesk:
         mine = _watched(alert)
         if not mine:
             return None, "no-series"
+        self._recent = list(dict.fromkeys([*mine, *self._recent]))[: _EXCERPTS // 2]
         if self._clock() >= self._until or not self._asked.issuperset(mine):
             began = self._clock()
-            wanted = dict.fromkeys([*mine, *(one for other in others[:_EXCERPTS] for one in _watched(other))])
-            self._counts = read_counts(medium, self._config, self._catalogue, list(wanted))
+            rest = [*self._recent, *(one for other in others[:_EXCERPTS] for one in _watched(other))]
+            wanted = list(dict.fromkeys([*mine, *rest]))[:_EXCERPTS]
+            self._counts = read_counts(medium, self._config, self._catalogue, wanted)
             self._asked = set(wanted)
             now = self._clock()
             self._until = now + max(_LEAST_AGE, _AGE_PER_COST * (now - began))

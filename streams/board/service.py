@@ -120,12 +120,15 @@ class Board(Front):
         self._axes = axes(catalogue)
         self._evidence = EvidenceDesk(reading, config, catalogue)
         self._watch = Watch(following, self._came, self._followed, self._restarted)
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="board")
-        self._slots = Slots(limits.uploads, limits.uploads_per_token)
+        # An answer must not wait behind charts, which may take seconds.
+        self._readers, self._writers = (ThreadPoolExecutor(2, thread_name_prefix=name) for name in ("chart", "answer"))
+        self._reads, self._writes = (Slots(limits.uploads, limits.uploads_per_token) for _ in range(2))
         self._clients = Slots(MAX_CLIENTS, MAX_CLIENTS_PER_TOKEN)
         self._waiting = 0
         self._files = {name: _static(name) for name in ("board.html", *_STATIC)}
         self._situation = Situation(self._region_name)
+        self._coming: Situation | None = Situation(self._region_name)
+        """What is being read from the beginning; nobody sees it before it is whole."""
         self._encoded: tuple[News, bytes] | None = None
         """What those get who know nothing yet, encoded once for all of them."""
         self._news = asyncio.Event()
@@ -160,7 +163,8 @@ class Board(Front):
     async def closed(self, app: web.Application) -> None:
         """Stop to follow."""
         await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
-        self._pool.shutdown(wait=True)
+        for pool in (self._readers, self._writers):
+            pool.shutdown(wait=True)
 
     def _region_name(self, code: str) -> Text:
         return Text(*self._catalogue.regions.label(code))
@@ -196,18 +200,22 @@ class Board(Front):
             self._loop.call_soon_threadsafe(what)
 
     def _take_alerts(self, alerts: Sequence[Alert]) -> None:
+        situation = self._coming or self._situation
         for alert in alerts:
-            self._situation.take(alert)
+            situation.take(alert)
         self._changed()
 
     def _take_dispositions(self, told: Sequence[tuple[int, Disposition]]) -> None:
+        situation = self._coming or self._situation
         for arrival, disposition in told:
-            self._situation.dispose(self._calendar.moment(arrival), disposition)
+            situation.dispose(self._calendar.moment(arrival), disposition)
         self._changed()
 
     def _followed(self, well: bool) -> None:
         def take() -> None:
             before = self._situation.version
+            if well and self._coming is not None:
+                self._situation, self._coming = self._coming, None
             self._situation.follow(well)
             self.meter.following(well)
             if self._situation.version != before:
@@ -217,13 +225,12 @@ class Board(Front):
 
     def _restarted(self) -> None:
         def take() -> None:
-            self._situation = Situation(self._region_name)
+            self._coming = Situation(self._region_name)
 
         self._call(take)
 
     def _changed(self) -> None:
-        held = len(self._situation.open_alerts)
-        self.meter.standing(held, self._situation.count - held)
+        self.meter.standing(self._situation.held, self._situation.count - self._situation.held)
         self._ring()
 
     def _ring(self) -> None:
@@ -315,21 +322,9 @@ class Board(Front):
         grant = self._grant(request, "read")
         alert, others = self._alert(request), self._situation.open_alerts
         began = time.monotonic()
-        found = await self._in_thread(grant, lambda: self._evidence.behind(alert, others))
+        found = await _in_thread(self._readers, self._reads, grant, lambda: self._evidence.behind(alert, others))
         self.meter.charted(time.monotonic() - began)
         return _json(found)
-
-    async def _in_thread(self, grant: Grant, work: Callable[[], Any]) -> Any:
-        try:
-            async with self._slots.one(grant.id):
-                running = asyncio.get_running_loop().run_in_executor(self._pool, work)
-                try:
-                    return await asyncio.shield(running)
-                except asyncio.CancelledError:  # who hangs up does not free the thread
-                    await asyncio.wait([running])
-                    raise
-        except Busy:
-            raise Problem("busy", "too many ask at once; try again in a while", {"Retry-After": "3"}) from None
 
     # --- disposing -------------------------------------------------------------------------------------------------
 
@@ -343,7 +338,7 @@ class Board(Front):
         disposition = disposition_of(asked, alert.id, grant, datetime.fromtimestamp(self._clock(), UTC))
         if alert.status == "resolved":
             raise Problem("malformed-request", "the alert has ended; nothing can be done about it any more")
-        await self._in_thread(grant, lambda: self._write(disposition))
+        await _in_thread(self._writers, self._writes, grant, lambda: self._write(disposition))
         self.meter.disposed(disposition.action)
         self.note(request, alert=alert.id, action=disposition.action)
         return _json({"disposition_id": disposition.disposition_id, "takes_effect": self._effect()}, 202)
@@ -371,6 +366,20 @@ class Board(Front):
         """When a disposition that arrives now takes effect: at the end of its tick."""
         now = int(self._clock() * 1_000)
         return self._calendar.moment(self._calendar.tick_end(self._calendar.tick(now)))
+
+
+async def _in_thread(pool: ThreadPoolExecutor, slots: Slots, grant: Grant, work: Callable[[], Any]) -> Any:
+    """What the work returns; Problem ``busy`` where too much goes on already."""
+    try:
+        async with slots.one(grant.id):
+            running = asyncio.get_running_loop().run_in_executor(pool, work)
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:  # who hangs up does not free the thread
+                await asyncio.wait([running])
+                raise
+    except Busy:
+        raise Problem("busy", "too many ask at once; try again in a while", {"Retry-After": "3"}) from None
 
 
 async def _body(request: web.Request) -> Asked:

@@ -223,6 +223,11 @@ class Situation:
         return f"{self._epoch}-{self._changes}"
 
     @property
+    def held(self) -> int:
+        """How many open alerts are held."""
+        return len(self._open)
+
+    @property
     def count(self) -> int:
         """How many alerts are open, those that are not held too."""
         return len(self._open) + len(self._left_out)

@@ -17,6 +17,7 @@ let alerts = new Map();
 let version = "";
 let leftOut = 0;
 let where = "connecting";
+let followed = false;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const standing = () => [...alerts.values()].filter((alert) => alert.status !== "resolved");
@@ -65,7 +66,8 @@ function take(news) {
   for (const row of news.rows) alerts.set(row.id, row);
   version = news.version;
   leftOut = news.left_out;
-  tellState(news.following ? "live" : "not-following");
+  followed ||= news.following;
+  tellState(news.following ? "live" : followed ? "not-following" : "connecting");
   const fresh = new Set(first ? [] : changed.filter((row) => !before.has(row.id)).map((row) => row.id));
   if (news.whole) matrix.build(me.axes, standing(), choose);
   else matrix.update(changed);

@@ -14,6 +14,7 @@ from builders import DAY, HOUR, START, body, settings_with
 from small_world import fill, succeeds, write_ndjson
 
 from schemas.errors import TocsinError
+from streams.board import evidence
 from streams.board.chart import WEEKS, draw
 from streams.board.counts import Counts, read_counts
 from streams.board.evidence import EvidenceDesk
@@ -193,3 +194,29 @@ def test_a_broken_log_is_told_and_not_raised(tmp_path: Path) -> None:
     config = Config()
     desk = EvidenceDesk(broken, config, config.load_catalogue())
     assert desk.behind(surge_alert(), []).why == "unreadable"
+
+
+def test_the_state_is_read_once_for_many_alerts_and_again_when_a_cell_is_new_or_time_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fill(tmp_path / "data", tmp_path)
+    succeeds("run", "--until-end", "--data", data)
+    config, reads, now = Config(), [], [0.0]
+
+    def counted(*given: Any) -> Any:
+        reads.append(list(given[3]))
+        return read_counts(*given)
+
+    monkeypatch.setattr(evidence, "read_counts", counted)
+    desk = EvidenceDesk(lambda: closing(medium(data)), config, config.load_catalogue(), clock=lambda: now[0])
+    first, other = (msgspec.structs.replace(surge_alert(), kind="pass-rate", region=at) for at in ("120101", "120110"))
+    assert desk.behind(first, [first, other]).chart is not None
+    assert desk.behind(other, [first, other]).chart is not None
+    assert len(reads) == 1
+    third = msgspec.structs.replace(other, region="120102")
+    assert desk.behind(third, []).chart is not None
+    assert desk.behind(first, []).chart is not None, "what was asked for before is kept"
+    assert len(reads) == 2
+    now[0] += 21.0
+    assert desk.behind(first, []).chart is not None
+    assert [one[2] for one in reads[-1]] == ["120101", "120102", "120110"]
