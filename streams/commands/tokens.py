@@ -20,7 +20,7 @@ _FILE = click.option(
 
 @click.group("tokens")
 def command() -> None:
-    """Make, list and revoke the tokens of organisations that use `tocsin serve`.
+    """Make, list and revoke the tokens of organisations that use `tocsin serve` and `tocsin board`.
 
     The file holds hashes only. A running service takes every change at once.
     """

@@ -202,3 +202,45 @@ def test_every_word_is_there_in_both_languages_with_the_same_gaps(tmp_path: Path
     said = {name for text in used for name in re.findall(r'say\("([a-z-]+)"', text)}
     assert len(said) > 30
     assert said <= known.keys()
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_to_a_screen_reader_everything_that_can_be_worked_or_seen_has_a_name(
+    tmp_path: Path, browser: Browser, lang: str
+) -> None:
+    data = tmp_path / "data"
+    fill_today(data, tmp_path)
+    with running(board(data)) as port:
+        browser.go(f"http://127.0.0.1:{port}/?lang={lang}")
+        until("the alert", lambda: texts(browser, "#alerts tbody tr"))
+        browser.click("#alerts button.open")
+        until("the chart", lambda: texts(browser, "svg.chart title"))
+        named = tree(browser)
+        assert nameless(named) == []
+        assert {"button", "checkbox", "columnheader", "heading", "image", "log", "region", "rowheader", "searchbox",
+                "status", "table"} <= {role for role, _ in named}  # fmt: skip
+        cell = {"zh": "液体乳，东丽区：1 条预警，最高 II 级", "en": "Liquid milk, Dongli: 1 open, gravest grade II"}[
+            lang
+        ]
+        assert ("button", cell) in named, "a cell of the matrix is read in words"
+        browser.click("[data-act=acknowledge]")
+        until("the dialogue", lambda: focused(browser) == "name")
+        named = tree(browser)
+        assert nameless(named) == []
+        assert {"dialog", "combobox", "textbox"} <= {role for role, _ in named}
+
+
+def tree(browser: Browser) -> list[tuple[str, str]]:
+    """Role and name of all that the browser tells a screen reader of."""
+    nodes = browser.cdp("Accessibility.getFullAXTree")["nodes"]
+    return [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node.get("ignored", False)
+    ]
+
+
+def nameless(named: list[tuple[str, str]]) -> list[str]:
+    needed = ("button", "checkbox", "combobox", "dialog", "heading", "image", "link", "region", "searchbox", "textbox",
+              "columnheader", "rowheader")  # fmt: skip
+    return [role for role, name in named if role in needed and not name.strip()]
