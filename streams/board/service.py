@@ -402,7 +402,7 @@ async def _body(request: web.Request) -> Asked:
 
 
 def _seconds(text: str) -> float:
-    if not (text.isdigit() and len(text) < 4):
+    if not (text.isascii() and text.isdigit() and len(text) < 4):
         raise Problem("malformed-request", f"query parameter wait is a number of seconds, at most {_LONGEST_WAIT:g}")
     return min(float(text), _LONGEST_WAIT)
 

@@ -245,7 +245,9 @@ class Situation:
     def news(self, since: str = "") -> News:
         """What a page that knows a version has to learn; everything where the version is not of this process."""
         epoch, _, number = since.partition("-")
-        known = int(number) if epoch == self._epoch and number.isdigit() and len(number) < 18 else -1
+        known = (
+            int(number) if epoch == self._epoch and number.isascii() and number.isdigit() and len(number) < 18 else -1
+        )
         if known < self._forgotten or known > self._changes or len(self._open) > MAX_SHOWN:
             return self._all()
         held = [*self._gravest(), *self._ended.values()]

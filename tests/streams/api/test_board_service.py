@@ -190,7 +190,7 @@ def test_news_wait_for_a_change_and_tell_it_to_everybody(data: Path, tmp_path: P
         began = time.monotonic()
         assert news(client, news(client)["version"], 1)["rows"] == []
         assert time.monotonic() - began >= 0.9
-        for wait in ("x", "-1", "1e9", "99999"):
+        for wait in ("x", "-1", "1e9", "99999", "%C2%B2"):
             assert client.get(f"/v1/board/news?wait={wait}").problem == "malformed-request"
 
 

@@ -50,7 +50,15 @@ def test_a_page_learns_everything_first_and_then_only_what_has_changed() -> None
     second = situation.news(first.version)
     assert (second.whole, [row.id for row in second.rows]) == (False, ["pass-rate-0001"])
     assert second.rows[0].onset == NOON, "when it was opened"
-    for stranger in ("", "x", "beef-1", f"{first.version}9", first.version.replace("-", "-x"), "9" * 40):
+    for stranger in (
+        "",
+        "x",
+        "beef-1",
+        f"{first.version}9",
+        first.version.replace("-", "-x"),
+        "9" * 40,
+        first.version.partition("-")[0] + "-²",
+    ):
         assert situation.news(stranger).whole
 
 
