@@ -119,14 +119,25 @@ async function follow() {
 
 // --- signing in -------------------------------------------------------------------------------------------------------
 
+/** Nothing is left on the page of what a token, that holds no more, had let it see. */
+function forget() {
+  server.useToken("");
+  alerts = new Map();
+  if (me) matrix.build({ products: [], regions: [] }, [], choose);
+  me = null;
+  version = "";
+  if (detail.shownId()) detail.close();
+  by("detail-body").replaceChildren();
+  by("live").replaceChildren();
+  show();
+}
+
 function signIn() {
   const dialog = by("sign-in");
   const wrong = dialog.querySelector(".wrong");
   wrong.textContent = say("wrong-token");
   wrong.hidden = !server.signedIn();
-  server.useToken("");
-  me = null;
-  version = "";
+  forget();
   by("token").value = "";
   dialog.showModal();
   return new Promise((resolve) => {

@@ -16,7 +16,7 @@ from browser import Browser
 from serving import running
 from small_world import succeeds
 
-from streams.tokens import add_token
+from streams.tokens import add_token, revoke_token
 
 TAB, ENTER, UP, RIGHT, DOWN = "\ue004", "\ue007", "\ue013", "\ue014", "\ue015"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -242,3 +242,41 @@ def nameless(named: list[tuple[str, str]]) -> list[str]:
     needed = ("button", "checkbox", "combobox", "dialog", "heading", "image", "link", "region", "searchbox", "textbox",
               "columnheader", "rowheader")  # fmt: skip
     return [role for role, name in named if role in needed and not name.strip()]
+
+
+def test_a_lost_connection_is_told_and_made_good_and_who_may_only_read_gets_no_buttons(
+    tmp_path: Path, browser: Browser
+) -> None:
+    data = tmp_path / "data"
+    accident(data, tmp_path, "a")
+    _, token = add_token(tmp_path / "t.json", "Readers", ("read",))
+    with running(board(data, tmp_path / "t.json")) as port:
+        browser.go(f"http://127.0.0.1:{port}/?lang=en")
+        until("the dialogue for the token", lambda: browser.run("return document.querySelector('#sign-in').open"))
+        browser.type("#token", token)
+        browser.keys(ENTER)
+        until("the alert", lambda: texts(browser, "#alerts tbody tr"))
+        kept = browser.run("return [sessionStorage.length, localStorage.length, document.cookie, location.href]")
+        assert kept[0] >= 1
+        assert kept[1:3] == [0, ""]
+        assert token not in kept[3]
+        browser.click("#alerts button.open")
+        until("its page", lambda: texts(browser, "#detail-title"))
+        assert "may only read" in browser.text("#detail")
+        assert texts(browser, "#detail [data-act=acknowledge], #detail [data-act=close]") == []
+
+        browser.cdp("Network.enable")
+        net = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        browser.cdp("Network.emulateNetworkConditions", offline=True, **net)
+        accident(data, tmp_path, "b", product="N0102")  # the request that was under way may still bring it
+        until("word of the loss", lambda: "Connection lost" in browser.text("#state"))
+        accident(data, tmp_path, "c", product="F0101")
+        assert len(texts(browser, "#alerts tbody tr")) < 3
+        browser.cdp("Network.emulateNetworkConditions", offline=False, **net)
+        until("the alerts that came meanwhile", lambda: len(texts(browser, "#alerts tbody tr")) == 3)
+        assert texts(browser, "#state") == ["Live"]
+
+        revoke_token(tmp_path / "t.json", token.split("_")[1])
+        accident(data, tmp_path, "d", product="F0201")  # the answer to the page that waits is the last it gets
+        until("the dialogue for the token", lambda: browser.run("return document.querySelector('#sign-in').open"))
+        assert texts(browser, "#alerts tbody tr, #matrix td, #detail-body *, #live *") == []
