@@ -108,6 +108,9 @@ def test_the_board_in_compose_is_served_to_those_with_a_token_only() -> None:
     (port,) = board["ports"]
     default = next(option.default for option in board_command.command.params if option.name == "port")
     assert port == f"127.0.0.1:8090:{default}"
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "compose.yml").read_text("utf-8"))["scrape_configs"]
+    (found,) = next(job["dns_sd_configs"] for job in scraped if job["job_name"] == "tocsin-board")
+    assert (found["names"], str(found["port"])) == (["board"], board["environment"]["TOCSIN_METRICS_PORT"])
 
 
 def test_promtool_accepts_the_configuration_inside_compose(promtool: Run) -> None:

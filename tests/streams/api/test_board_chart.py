@@ -13,6 +13,7 @@ from board_world import surge_alert
 from builders import DAY, HOUR, START, body, settings_with
 from small_world import fill, succeeds, write_ndjson
 
+from schemas.alerts import Evidence
 from schemas.errors import TocsinError
 from streams.board import evidence
 from streams.board.chart import WEEKS, draw
@@ -22,6 +23,7 @@ from streams.cells import CellStore
 from streams.config import Config
 from streams.judge_counts import judge_counts
 from streams.judge_rates import judge_rates, rate_history
+from streams.judge_satisfaction import judge_satisfaction
 from streams.log import SqliteLog
 from streams.medium import EmbeddedMedium
 from streams.outputs import latest_revisions, read_alerts
@@ -220,3 +222,50 @@ def test_the_state_is_read_once_for_many_alerts_and_again_when_a_cell_is_new_or_
     now[0] += 21.0
     assert desk.behind(first, []).chart is not None
     assert [one[2] for one in reads[-1]] == ["120101", "120102", "120110"]
+
+
+def paired_store(daily: list[tuple[int, int]], product: str) -> tuple[CellStore, int]:
+    store = CellStore(2)
+    row = store.rows_for((product,), ("120000", "120101"))[-1]
+    days = np.arange(FIRST, FIRST + len(daily), dtype=np.int32)
+    store.fold(np.full(len(daily), row), days, np.array(daily, np.int64))
+    store.note_day(store.branch(row), FIRST)
+    return store, row
+
+
+def test_a_satisfaction_chart_alarms_where_the_judge_does() -> None:
+    product = next(code for code in CATALOGUE.products.codes if CATALOGUE.targets_for(code).satisfaction)
+    target = CATALOGUE.targets_for(product).satisfaction
+    assert target is not None
+    daily = [(int((target + 4 if day < 200 else target - 12) * 100 * 5), 5) for day in range(300)]
+    store, row = paired_store(daily, product)
+    alert = msgspec.structs.replace(surge_alert(), kind="satisfaction", product=product)
+    chart = draw(alert, "satisfaction", Counts(store, row, FIRST + 299), CONFIG, CATALOGUE)
+    assert (chart.unit, chart.window_days, set(chart.expected)) == ("index", 90, {target})
+    for place, day in enumerate(range(FIRST + 299 - 7 * (len(chart.days) - 1), FIRST + 300, 7)):
+        found = judge_satisfaction(store, np.array([row], np.intp), day, np.array([target]), CONFIG.satisfaction)
+        assert chart.alarm[place] == bool(found), chart.days[place]
+        if found:
+            assert chart.value[place] == pytest.approx(found[0].evidence[0].rate)
+            assert chart.lower[place] == pytest.approx(found[0].evidence[0].lower)
+    assert 0 < sum(chart.alarm) < len(chart.days)
+
+
+def test_a_loss_chart_has_the_share_of_each_four_weeks_and_what_was_usual() -> None:
+    daily = [(200 if day < 250 else 500, 10_000) for day in range(300)]
+    store, row = paired_store(daily, "F")
+    usual = Evidence(detector="d", against="run-length", window_days=28, observed=1.0, rate=0.04, reference=0.02)
+    alert = msgspec.structs.replace(surge_alert(), kind="quality-loss", product="F", evidence=[usual])
+    chart = draw(alert, "loss", Counts(store, row, FIRST + 299), CONFIG, CATALOGUE)
+    assert (chart.unit, chart.window_days, set(chart.expected)) == ("loss", 28, {0.02})
+    assert (chart.value[-1], chart.value[20]) == (0.05, 0.02)
+    assert chart.alarm == []
+
+
+def test_accidents_are_counted_and_not_judged() -> None:
+    store = counts_store([0, 2, 0, 1])
+    row = store.row(CELL)
+    assert row is not None
+    chart = draw(surge_alert(), "accident", Counts(store, row, FIRST + 24), CONFIG, CATALOGUE)
+    assert chart.value == [0.0, 2.0, 0.0, 1.0]
+    assert (chart.running, set(chart.expected), chart.alarm) == (True, {None}, [False] * 4)
