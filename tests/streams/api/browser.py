@@ -76,7 +76,8 @@ class Browser:
         _call("POST", f"{self._url}/element/{self.find(css)}/click", {})
 
     def text(self, css: str) -> str:
-        return str(_call("GET", f"{self._url}/element/{self.find(css)}/text"))
+        """What is seen of an element's text; in one step, as a page may put another element in its place meanwhile."""
+        return str(self.run("return document.querySelector(arguments[0]).innerText", css))
 
     def keys(self, *keys: str) -> None:
         """Press keys one after the other, wherever the focus is."""
