@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.against_peers import against_peers
 from tests.benchmarks.against_r import against_r
 from tests.benchmarks.false_alarms import FALSE_ALARMS
 from tests.benchmarks.rates import BENCHMARKS as RATES
@@ -25,8 +26,8 @@ from tests.benchmarks.rates import Figures, Setting
 from tests.benchmarks.real_data import REAL_DATA
 from tests.benchmarks.scan import SCANS
 
-ONCE = {**FALSE_ALARMS, **REAL_DATA}
-"""What chance and the data decide, not the machine: taking it again gives the same."""
+ONCE = {**FALSE_ALARMS, **REAL_DATA, "peers": against_peers}
+"""What chance and the data decide, not the machine: taking it again gives the same. Or what has rounds of its own."""
 BENCHMARKS = {**RATES, "against-r": against_r, **SCANS, **ONCE}
 
 

@@ -29,11 +29,15 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Setting:
-    """How large the simulated year is, how often a measure is taken, how many events a latency is taken from."""
+    """How large the simulated year is, how often a measure is taken, how many events a latency is taken from.
+
+    Reports go into the folder ``out``.
+    """
 
     scale: float
     runs: int
     samples: int
+    out: Path = ROOT / "build" / "benchmarks"
 
 
 # --- processes -----------------------------------------------------------------------------------------------------
