@@ -1,8 +1,8 @@
 """The load that every engine gets, and what must come out of it, worked out by brute force.
 
 The job: inspections of product x region cells; a cell's pass rate over the 30 days that end with a day; (cell, day)
-stands in the answer when the cell was inspected on that day and, counting all of the day, the upper end of the 95 %
-Jeffreys interval of that rate is under the target.
+stands in the answer when the cell was inspected on that day and, counting all of the day, at least three samples have
+failed and the upper end of the 95 % Jeffreys interval of that rate is under the target.
 
 Nothing here knows any engine, nor any detector of ours: the bound is SciPy's beta quantile, the sums are plain.
 """
@@ -18,17 +18,31 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-__all__ = ["TARGET", "WINDOW_DAYS", "Cell", "CellDay", "Load", "Raw", "below_target", "expected", "limits", "rolling"]
+__all__ = [
+    "LEAST_FAILED",
+    "TARGET",
+    "WINDOW_DAYS",
+    "Cell",
+    "CellDay",
+    "Load",
+    "Raw",
+    "below_target",
+    "expected",
+    "inspected",
+    "limits",
+    "rolling",
+]
 
 WINDOW_DAYS = 30
 TARGET = 0.95
+LEAST_FAILED = 3
 CONFIDENCE = 0.95
 FIRST_DAY = date(2026, 1, 1)
 MS_PER_DAY = 86_400_000
 UTC_OFFSET_MS = 8 * 3_600_000
 LABS = 40
 _OPENS_MS, _OPEN_MS = 8 * 3_600_000, 9 * 3_600_000
-_GOOD, _BAD, _SHARE_BAD = 0.02, 0.25, 0.03
+_GOOD, _BAD, _SHARE_BAD = 0.01, 0.25, 0.03
 _RINGS = 6
 """Failures of the first moment that make a bell's cell an alert at once."""
 
@@ -121,10 +135,10 @@ class Load:
 
 
 def below_target(tested: npt.ArrayLike, failed: npt.ArrayLike, target: float = TARGET) -> Bools:
-    """Whether the Jeffreys interval of the pass rate lies under the target; where nothing failed it reaches to 1."""
+    """Whether enough failed, and the Jeffreys interval of the pass rate lies under the target."""
     n, x = np.asarray(tested, float), np.asarray(failed, float)
     upper = stats.beta.ppf(0.5 + CONFIDENCE / 2.0, n - x + 0.5, x + 0.5)
-    return np.asarray((x > 0) & (upper < target))
+    return np.asarray((x >= LEAST_FAILED) & (upper < target))
 
 
 def limits(most: int, target: float = TARGET) -> list[int]:
@@ -134,10 +148,10 @@ def limits(most: int, target: float = TARGET) -> list[int]:
 
     Examples
     --------
-    >>> limits(8)
-    [1, 2, 2, 2, 2, 3, 3, 3, 3]
+    >>> limits(20)
+    [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4]
     """
-    found, least = [1], 1
+    found, least = [LEAST_FAILED], LEAST_FAILED
     for n in range(1, most + 1):
         while least <= n and not below_target(n, least, target):
             least += 1
