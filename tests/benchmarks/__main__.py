@@ -24,11 +24,13 @@ from tests.benchmarks.false_alarms import FALSE_ALARMS
 from tests.benchmarks.rates import BENCHMARKS as RATES
 from tests.benchmarks.rates import Figures, Setting
 from tests.benchmarks.real_data import REAL_DATA
+from tests.benchmarks.restore import restore
+from tests.benchmarks.scaling import scaling
 from tests.benchmarks.scan import SCANS
 
-ONCE = {**FALSE_ALARMS, **REAL_DATA, "peers": against_peers}
+ONCE = {**FALSE_ALARMS, **REAL_DATA, "peers": against_peers, "scaling": scaling}
 """What chance and the data decide, not the machine: taking it again gives the same. Or what has rounds of its own."""
-BENCHMARKS = {**RATES, "against-r": against_r, **SCANS, **ONCE}
+BENCHMARKS = {**RATES, "against-r": against_r, "restore": restore, **SCANS, **ONCE}
 
 
 def main() -> int:

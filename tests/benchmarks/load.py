@@ -43,8 +43,6 @@ UTC_OFFSET_MS = 8 * 3_600_000
 LABS = 40
 _OPENS_MS, _OPEN_MS = 8 * 3_600_000, 9 * 3_600_000
 _GOOD, _BAD, _SHARE_BAD = 0.01, 0.25, 0.03
-_RINGS = 6
-"""Failures of the first moment that make a bell's cell an alert at once."""
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -64,9 +62,9 @@ class Raw(NamedTuple):
 class Load:
     """Inspections of so many cells over so many days, in the order in which they are reported; from a seed.
 
-    ``bells`` are products with one cell each. A bell fails :data:`_RINGS` times before all else and once after all
-    else, so that its first and its last alert tell when an engine began and ended what lies between: with one bell in
-    each partition, that is the whole.
+    ``bells`` are products with one cell each. A bell fails often enough for an alert before all else, and again after
+    all else, so that its first and its last alert tell when an engine began and ended what lies between: with one bell
+    in each partition, that is the whole.
     """
 
     events: int
@@ -90,12 +88,12 @@ class Load:
         time = day * MS_PER_DAY + _OPENS_MS + rng.integers(0, _OPEN_MS, self.events)
         failed = rng.random(self.events) < np.where(day >= turns[cell], _BAD, _GOOD)
         order = np.argsort(time, kind="stable")
-        own = np.arange(self.cells, self.cells + len(self.bells))
-        first, last = np.tile(own, _RINGS), own
-        ends = (np.full(len(first), _OPENS_MS - 1), np.full(len(last), self.days * MS_PER_DAY - 1))
-        object.__setattr__(self, "cell", np.concatenate([first, cell[order], last]))
-        object.__setattr__(self, "time_ms", np.concatenate([ends[0], time[order], ends[1]]))
-        object.__setattr__(self, "failed", np.concatenate([first >= 0, failed[order], last >= 0]))
+        ring = np.tile(np.arange(self.cells, self.cells + len(self.bells)), LEAST_FAILED)
+        first, last = np.full(len(ring), _OPENS_MS - 1), np.full(len(ring), self.days * MS_PER_DAY - 1)
+        fails = np.ones(len(ring), bool)
+        object.__setattr__(self, "cell", np.concatenate([ring, cell[order], ring]))
+        object.__setattr__(self, "time_ms", np.concatenate([first, time[order], last]))
+        object.__setattr__(self, "failed", np.concatenate([fails, failed[order], fails]))
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -115,12 +113,19 @@ class Load:
 
     def records(self) -> Iterator[Raw]:
         """The events as JSON, keyed by product."""
+        yield from self._written(0, self.cell, self.time_ms, self.failed)
+
+    def one_each(self) -> Iterator[Raw]:
+        """One more inspection of every cell, passed, on the day after the last."""
+        time = np.full(self.cells, self.days * MS_PER_DAY + _OPENS_MS)
+        yield from self._written(len(self), np.arange(self.cells), time, np.zeros(self.cells, bool))
+
+    def _written(self, number: int, cells: Ints, times: Ints, failed: Bools) -> Iterator[Raw]:
         names = self.names()
         keys = [product.encode() for product, _ in names]
-        dates = [self.date(day) for day in range(self.days)]
-        zero = ((FIRST_DAY - date(1970, 1, 1)).days) * MS_PER_DAY - UTC_OFFSET_MS
-        rows = zip(self.cell.tolist(), self.time_ms.tolist(), self.failed.tolist(), strict=True)
-        for number, (cell, time, failed) in enumerate(rows):
+        dates = [self.date(day) for day in range(self.days + 1)]
+        zero = (FIRST_DAY - date(1970, 1, 1)).days * MS_PER_DAY - UTC_OFFSET_MS
+        for cell, time, fails in zip(cells.tolist(), times.tolist(), failed.tolist(), strict=True):
             day, rest = divmod(time, MS_PER_DAY)
             seconds, ms = divmod(rest, 1_000)
             clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{ms:03d}"
@@ -129,9 +134,10 @@ class Load:
             value = (
                 f'{{"event_id":"e{number}","source":"lims-{lab:02d}","reported_at":"{dates[day]}T{clock}+08:00",'
                 f'"product":"{product}","region":"{region}","lab":"lab-{lab:02d}","stage":"circulation",'
-                f'"verdict":"{"fail" if failed else "pass"}"}}'
+                f'"verdict":"{"fail" if fails else "pass"}"}}'
             )
             yield Raw(zero + time, keys[cell], value.encode())
+            number += 1
 
 
 def below_target(tested: npt.ArrayLike, failed: npt.ArrayLike, target: float = TARGET) -> Bools:

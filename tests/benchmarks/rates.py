@@ -43,9 +43,9 @@ class Setting:
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
-def child(name: str, *arguments: object) -> Figures:
-    """Run one of :data:`CHILDREN` in a process of its own; its figures, and the most memory that it held."""
-    command = [sys.executable, "-m", "tests.benchmarks.rates", name, *map(str, arguments)]
+def child(name: str, *arguments: object, module: str = "tests.benchmarks.rates") -> Figures:
+    """Run one of :data:`CHILDREN`, or of another module's, in a process of its own; its figures."""
+    command = [sys.executable, "-m", module, name, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     found: Figures = json.loads(done.stdout.splitlines()[-1])
     return found
