@@ -9,7 +9,7 @@ from datetime import date
 from tests.benchmarks.load import LEAST_FAILED, WINDOW_DAYS, Load, below_target, expected, limits
 from tests.benchmarks.peers.window import count, new_row
 
-LOAD = Load(6_000, cells=40, regions=4, days=40, bells=("BELL",))
+LOAD = Load(12_000, cells=120, regions=4, days=40, bells=("BELL",))
 
 
 def test_a_bell_alone_is_an_alert_on_the_first_and_on_the_last_day() -> None:
@@ -60,7 +60,7 @@ def test_the_limits_are_where_the_interval_falls_below_the_target() -> None:
 
 
 def test_the_load_is_the_same_for_the_same_seed() -> None:
-    again = Load(6_000, cells=40, regions=4, days=40, bells=("BELL",))
+    again = Load(12_000, cells=120, regions=4, days=40, bells=("BELL",))
     assert list(again.records()) == list(LOAD.records())
     times = [record.time_ms for record in LOAD.records()]
     assert times == sorted(times)
