@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -207,15 +207,10 @@ class Engine:
             self._process = subprocess.Popen(
                 [*pin, *command], stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **environment}
             )
-        self._usage: Any = None
 
     @property
     def alive(self) -> bool:
-        if self._usage is None:
-            pid, _, usage = os.wait4(self._process.pid, os.WNOHANG)
-            if pid:
-                self._usage = usage
-        return self._usage is None
+        return self._process.poll() is None
 
     def cpu(self) -> float:
         """The CPU seconds that it has used so far; NaN where the system does not tell."""
@@ -226,15 +221,24 @@ class Engine:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> float:
-        """End it; the most memory that it held, in MB."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.alive:
-                self._process.send_signal(number)
-            deadline = time.monotonic() + STOP_WITHIN
-            while self.alive and time.monotonic() < deadline:
-                time.sleep(0.05)
-        self._process.returncode = 0  # reaped here, not by subprocess
-        return float(self._usage.ru_maxrss / 1024)
+        """End it; the most memory that it held, in MB, and NaN where the system does not tell."""
+        peak = self._peak()
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        return peak
+
+    def _peak(self) -> float:
+        # Not what wait4 tells: that counts the memory of this process too, from which the child was forked.
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return float("nan")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) / 1_024 if found else float("nan")
 
     def must_live(self, deadline: float) -> None:
         """Wrong, with its last words, where it has ended or the time is over."""
@@ -357,7 +361,7 @@ def run_tocsin(field: Field, prefix: str) -> Run:
         file = folder / "tocsin.toml"
         file.write_text(to_toml(group.config), "utf-8")
         place = ["--broker", group.address.url, "--config", str(file)]
-        command = [sys.executable, "-m", "streams.cli", "run", *place]
+        command = [sys.executable, "-m", "streams.cli", "run", "--log-format", "json", *place]
         engine = Engine(command, folder / "tocsin.log", PYTHONPATH=str(ROOT))
         try:
             seconds, cpu = timed(engine, group, datetime.fromisoformat(f"{last_day}T00:00:00+08:00"))

@@ -61,6 +61,6 @@ PEERS: tuple[Peer, ...] = (
     Peer("quix", "Quix Streams 3.28.1", "RocksDB + changelog topic", _python("quix", "quix.py"), part=2),
     Peer(
         "faust", "stock Faust 0.15.3, table", "RocksDB + changelog topic",
-        _python("faust", "faust_table.py", "worker", "-l", "warn", "--without-web"), part=20,
+        _python("faust", "faust_table.py", "worker", "-l", "warn", "--without-web"), part=10,
     ),
 )  # fmt: skip

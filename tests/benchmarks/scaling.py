@@ -158,7 +158,8 @@ def rate(bootstrap: str, folder: Path, partitions: int, workers: int, load: Load
     medium = KafkaMedium(address, prefix, Security())
     medium.write("inspections", [Outgoing(*record) for record in load.records()])
     medium.close()
-    command = [sys.executable, "-m", "streams.cli", "run", "--broker", address.url, "--config", str(file)]
+    command = [sys.executable, "-m", "streams.cli", "run", "--log-format", "json"]
+    command += ["--broker", address.url, "--config", str(file)]
     logs = [folder / f"{prefix}{number}.log" for number in range(workers)]
     engines = [Engine(command, log, core=number, PYTHONPATH=str(ROOT)) for number, log in enumerate(logs)]
     progress = GroupProgress(address, config, Security(), f"{prefix}{config.name}")
