@@ -9,7 +9,7 @@ Nothing here knows any engine, nor any detector of ours: the bound is SciPy's be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -113,19 +113,22 @@ class Load:
 
     def records(self) -> Iterator[Raw]:
         """The events as JSON, keyed by product."""
-        yield from self._written(0, self.cell, self.time_ms, self.failed)
+        results = ('"verdict":"fail"' if fails else '"verdict":"pass"' for fails in self.failed.tolist())
+        yield from self._written(0, self.cell, self.time_ms, results)
 
-    def one_each(self) -> Iterator[Raw]:
-        """One more inspection of every cell, passed, on the day after the last."""
+    def one_each(self, lot: int = 200, rate: float = 0.04) -> Iterator[Raw]:
+        """An aggregate for every cell on the day after the last: so many tests that no detector can pass over it."""
         time = np.full(self.cells, self.days * MS_PER_DAY + _OPENS_MS)
-        yield from self._written(len(self), np.arange(self.cells), time, np.zeros(self.cells, bool))
+        failed = np.random.default_rng(self.seed + 1).binomial(lot, rate, self.cells)
+        results = (f'"tested":{lot},"failed":{fails}' for fails in failed.tolist())
+        yield from self._written(len(self), np.arange(self.cells), time, results)
 
-    def _written(self, number: int, cells: Ints, times: Ints, failed: Bools) -> Iterator[Raw]:
+    def _written(self, number: int, cells: Ints, times: Ints, results: Iterable[str]) -> Iterator[Raw]:
         names = self.names()
         keys = [product.encode() for product, _ in names]
         dates = [self.date(day) for day in range(self.days + 1)]
         zero = (FIRST_DAY - date(1970, 1, 1)).days * MS_PER_DAY - UTC_OFFSET_MS
-        for cell, time, fails in zip(cells.tolist(), times.tolist(), failed.tolist(), strict=True):
+        for cell, time, result in zip(cells.tolist(), times.tolist(), results, strict=True):
             day, rest = divmod(time, MS_PER_DAY)
             seconds, ms = divmod(rest, 1_000)
             clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{ms:03d}"
@@ -134,7 +137,7 @@ class Load:
             value = (
                 f'{{"event_id":"e{number}","source":"lims-{lab:02d}","reported_at":"{dates[day]}T{clock}+08:00",'
                 f'"product":"{product}","region":"{region}","lab":"lab-{lab:02d}","stage":"circulation",'
-                f'"verdict":"{"fail" if fails else "pass"}"}}'
+                f"{result}}}"
             )
             yield Raw(zero + time, keys[cell], value.encode())
             number += 1
@@ -188,8 +191,7 @@ def expected(load: Load) -> dict[CellDay, tuple[int, int]]:
     """The answer: tested and failed by product, region and day."""
     tested, failed = rolling(load)
     names = load.names()
-    where = np.nonzero(below_target(tested, failed) & inspected(load))
-    return {
-        (*names[cell], load.date(day)): (int(tested[cell, day]), int(failed[cell, day]))
-        for cell, day in zip(where[0].tolist(), where[1].tolist(), strict=True)
-    }
+    cells, days = np.nonzero(inspected(load) & (failed >= LEAST_FAILED))
+    n, x = tested[cells, days], failed[cells, days]
+    rows = zip(cells.tolist(), days.tolist(), n.tolist(), x.tolist(), below_target(n, x).tolist(), strict=True)
+    return {(*names[cell], load.date(day)): (tests, fails) for cell, day, tests, fails, below in rows if below}
