@@ -1,6 +1,6 @@
 """The command: measure, and print a table.
 
-    python -m tests.benchmarks [--quick] [--only NAME]... [--json FILE]
+    python -m tests.benchmarks [--quick] [--only NAME]... [--json FILE] [--out DIR]
 
 Nothing is asserted: how fast a machine is, is no property of the code. The table says how busy it was.
 """
@@ -38,9 +38,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a fifth of the simulated year, each measure taken once")
     parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="measure this; may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Setting.out, help="reports go there: %(default)s")
     given = parser.parse_args()
     setting = Setting(
-        scale=0.2 if given.quick else 1.0, runs=1 if given.quick else 3, samples=20 if given.quick else 50
+        scale=0.2 if given.quick else 1.0,
+        runs=1 if given.quick else 3,
+        samples=20 if given.quick else 50,
+        out=given.out,
     )
     results: dict[str, Figures] = {}
     for name in given.only or BENCHMARKS:

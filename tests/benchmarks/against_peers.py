@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -102,27 +103,21 @@ def measure(events: int, rounds: int, only: Sequence[str] = ()) -> dict[str, Lin
         for peer in PEERS
         if peer.name in lines and (command := fetched(peer, lines[peer.name])) is not None
     }
-    with tempfile.TemporaryDirectory(prefix="tocsin-peers-") as name:
-        leave_first_core()
-        broker = KafkaBroker()
-        broker.start()
-        try:
-            fields = {part: Field(broker.bootstrap, part, events, Path(name)) for part in sorted(_parts())}
-            for number in range(rounds):
-                for engine, line in lines.items():
-                    if line.word or (engine != OURS and engine not in commands):
-                        continue
-                    print(f"round {number + 1}, {engine} ...", file=sys.stderr, flush=True)
-                    try:
-                        if engine == OURS:
-                            line.runs.append(run_tocsin(fields[1], f"tocsin-{number}"))
-                        else:
-                            part = next(peer.part for peer in PEERS if peer.name == engine)
-                            line.runs.append(run_peer(fields[part], f"{engine}-{number}", commands[engine]))
-                    except Wrong as error:
-                        line.word = f"wrong: {error}"
-        finally:
-            broker.close()
+    with tempfile.TemporaryDirectory(prefix="tocsin-peers-") as name, off_first_core(), KafkaBroker() as broker:
+        fields = {part: Field(broker.bootstrap, part, events, Path(name)) for part in sorted(_parts())}
+        for number in range(rounds):
+            for engine, line in lines.items():
+                if line.word or (engine != OURS and engine not in commands):
+                    continue
+                print(f"round {number + 1}, {engine} ...", file=sys.stderr, flush=True)
+                try:
+                    if engine == OURS:
+                        line.runs.append(run_tocsin(fields[1], f"tocsin-{number}"))
+                    else:
+                        part = next(peer.part for peer in PEERS if peer.name == engine)
+                        line.runs.append(run_peer(fields[part], f"{engine}-{number}", commands[engine]))
+                except Wrong as error:
+                    line.word = f"wrong: {error}"
     return lines
 
 
@@ -184,10 +179,16 @@ def bells() -> tuple[str, ...]:
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
-def leave_first_core() -> None:
+@contextmanager
+def off_first_core() -> Iterator[None]:
     """Keep this process, and the broker that it starts, off the core that the engines get."""
     if _pinned():
         os.sched_setaffinity(0, set(_CORES[1:]))
+    try:
+        yield
+    finally:
+        if _pinned():
+            os.sched_setaffinity(0, set(_CORES))
 
 
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

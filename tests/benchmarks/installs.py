@@ -19,8 +19,6 @@ from tests.benchmarks.rates import ROOT
 
 PEERS = Path(__file__).resolve().parent / "peers"
 SHARED_JAVA = ("Cell.java", "Job.java")
-LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5"
-"""Without a binding SLF4J only complains; with this one it prints errors."""
 
 
 class Unavailable(RuntimeError):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from tests.benchmarks.against_peers import GIVE_UP_AFTER, Engine, leave_first_core, markdown
+from tests.benchmarks.against_peers import GIVE_UP_AFTER, Engine, markdown, off_first_core
 from tests.benchmarks.chart import chart
 from tests.benchmarks.load import Load
 from tests.benchmarks.rates import ROOT, Figures, Setting, child, peak_mb
@@ -131,16 +131,10 @@ def on_kafka(shapes: list[tuple[int, int]], events: int) -> dict[tuple[int, int]
     from broker import KafkaBroker
 
     found = {}
-    with tempfile.TemporaryDirectory(prefix="tocsin-scaling-") as name:
-        leave_first_core()
-        broker = KafkaBroker()
-        broker.start()
-        try:
-            for partitions, workers in shapes:
-                print(f"{partitions} partitions, {workers} workers ...", file=sys.stderr, flush=True)
-                found[partitions, workers] = rate(broker.bootstrap, Path(name), partitions, workers, Load(events))
-        finally:
-            broker.close()
+    with tempfile.TemporaryDirectory(prefix="tocsin-scaling-") as name, off_first_core(), KafkaBroker() as broker:
+        for partitions, workers in shapes:
+            print(f"{partitions} partitions, {workers} workers ...", file=sys.stderr, flush=True)
+            found[partitions, workers] = rate(broker.bootstrap, Path(name), partitions, workers, Load(events))
     return found
 
 
