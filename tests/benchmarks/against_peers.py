@@ -37,6 +37,7 @@ EVENTS, QUICK_EVENTS = 1_000_000, 60_000
 ROUNDS, QUICK_ROUNDS = 3, 1
 GIVE_UP_AFTER = 600.0
 STOP_WITHIN = 20.0
+QUIET_SECONDS = 2.0
 OURS = "tocsin"
 
 
@@ -104,25 +105,22 @@ def measure(events: int, rounds: int, only: Sequence[str] = ()) -> dict[str, Lin
         if peer.name in lines and (command := fetched(peer, lines[peer.name])) is not None
     }
     with tempfile.TemporaryDirectory(prefix="tocsin-peers-") as name, off_first_core(), KafkaBroker() as broker:
-        fields = {part: Field(broker.bootstrap, part, events, Path(name)) for part in sorted(_parts())}
+        parts = {engine: next((peer.part for peer in PEERS if peer.name == engine), 1) for engine in lines}
+        fields = {part: Field(broker.bootstrap, part, events, Path(name)) for part in sorted(set(parts.values()))}
         for number in range(rounds):
             for engine, line in lines.items():
                 if line.word or (engine != OURS and engine not in commands):
                     continue
                 print(f"round {number + 1}, {engine} ...", file=sys.stderr, flush=True)
+                place, name_of_run = fields[parts[engine]], f"{engine}-{number}"
                 try:
                     if engine == OURS:
-                        line.runs.append(run_tocsin(fields[1], f"tocsin-{number}"))
+                        line.runs.append(run_tocsin(place, name_of_run))
                     else:
-                        part = next(peer.part for peer in PEERS if peer.name == engine)
-                        line.runs.append(run_peer(fields[part], f"{engine}-{number}", commands[engine]))
+                        line.runs.append(run_peer(place, name_of_run, commands[engine]))
                 except Wrong as error:
                     line.word = f"wrong: {error}"
     return lines
-
-
-def _parts() -> set[int]:
-    return {1, *(peer.part for peer in PEERS)}
 
 
 def fetched(peer: Peer, line: Line) -> list[str] | None:
@@ -280,25 +278,28 @@ def heard(field: Field, output: str, engine: Engine) -> tuple[set[CellDay], floa
     last_day = field.load.date(field.load.days - 1)
     open_bells, times = set(field.load.bells), list[int]()
     standing: dict[CellDay, bool] = {}
-    began = 0.0
+    began = ended = heard_last = 0.0
     try:
-        for timestamp, alert in records(field.bootstrap, output, engine):
+        for batch in batches(field.bootstrap, output, engine):
             began = began if times else engine.cpu()
-            times.append(timestamp)
-            cell = (alert["product"], alert["region"], alert["day"])
-            standing[cell] = alert["below"]
-            if alert["day"] == last_day:
-                open_bells.discard(alert["product"])
-            if not open_bells:
+            for timestamp, alert in batch:
+                times.append(timestamp)
+                standing[alert["product"], alert["region"], alert["day"]] = alert["below"]
+                if alert["day"] == last_day:
+                    open_bells.discard(alert["product"])
+            ended = engine.cpu() if batch else ended
+            heard_last = time.monotonic() if batch else heard_last
+            # Some engines work through a batch cell by cell: then the bell is not the very last.
+            if not open_bells and time.monotonic() - heard_last > QUIET_SECONDS:
                 break
     except Wrong as error:
         raise Wrong(f"{error}; {len(times)} alert records came, {len(open_bells)} partitions were not done") from None
-    cpu = engine.cpu() - began
-    return {cell for cell, below in standing.items() if below}, (max(times) - min(times)) / 1_000.0, cpu
+    seconds = (max(times) - min(times)) / 1_000.0
+    return {cell for cell, below in standing.items() if below}, seconds, ended - began
 
 
-def records(bootstrap: str, topic: str, engine: Engine) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Alert records of the topic's one partition as they come, with the broker's times."""
+def batches(bootstrap: str, topic: str, engine: Engine) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    """Alert records of the topic's one partition with the broker's times, as they come; an empty list where none do."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
@@ -306,8 +307,8 @@ def records(bootstrap: str, topic: str, engine: Engine) -> Iterator[tuple[int, d
         consumer.assign([TopicPartition(topic, 0)])
         deadline = time.monotonic() + GIVE_UP_AFTER
         while True:
-            for batch in consumer.poll(timeout_ms=200).values():
-                yield from ((record.timestamp, json.loads(record.value)) for record in batch)
+            polled = consumer.poll(timeout_ms=200).get(TopicPartition(topic, 0), [])
+            yield [(record.timestamp, json.loads(record.value)) for record in polled]
             engine.must_live(deadline)
     finally:
         consumer.close()
