@@ -41,7 +41,7 @@ def _by_cells(cells: int) -> Size:
 
 CELLS = [_by_cells(cells) for cells in (1_000, 10_000, 100_000, 1_000_000)]
 HISTORY = [Size(10_000, days, 100_000) for days in (30, 90, 365, 1_826)]
-QUICK_CELLS = [_by_cells(cells) for cells in (1_000, 10_000, 50_000)]
+QUICK_CELLS = [_by_cells(cells) for cells in (1_000, 5_000, 20_000)]
 QUICK_HISTORY = [Size(2_000, days, 20_000) for days in (30, 365)]
 BYTES_A_CELL = 45_000
 """What a cell takes at the height of a tick over all, as measured; where there is less memory, the size is left out."""
