@@ -351,12 +351,13 @@ def run_tocsin(field: Field, prefix: str) -> Run:
     catalogue.write_text(CATALOGUE.format(products=json.dumps(products), target=TARGET))
     # The rule of the job is Tocsin's rule "target" when nothing but the interval decides. Wherever the interval lies
     # under this target, the failures are at least 1.33 times as many as it allows, and their p-value, whatever their
-    # correlation, is under 0.3 (for up to 700 tests in a window): these two never say no.
+    # correlation, is under 0.3 (for up to 700 tests in a window): these two never say no. Nor may the labs' severity.
     rule = {
         "windows_days": [WINDOW_DAYS], "history_days": 61, "alpha": 0.3, "min_failed": LEAST_FAILED,
         "confidence": 0.95, "min_rate_ratio": 1.33, "correlation": 0.0,
     }  # fmt: skip
-    config = Config().replace(catalogue=str(catalogue), tick_seconds=86_400, pass_rate=rule)
+    labs = {"adjust": False}
+    config = Config().replace(catalogue=str(catalogue), tick_seconds=86_400, pass_rate=rule, labs=labs)
     group = Group(field.bootstrap, prefix, Dataset("peers", config, {"inspections": field.outgoing()}), folder)
     last_day = field.load.date(field.load.days - 1)
     try:
