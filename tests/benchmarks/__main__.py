@@ -1,6 +1,6 @@
 """The command: measure, and print a table.
 
-    python -m tests.benchmarks [--quick] [--only NAME]... [--json FILE]
+    python -m tests.benchmarks [--quick] [--only NAME]... [--json FILE] [--out DIR]
 
 Nothing is asserted: how fast a machine is, is no property of the code. The table says how busy it was.
 """
@@ -18,18 +18,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.against_peers import against_peers
 from tests.benchmarks.against_r import against_r
 from tests.benchmarks.board import board
 from tests.benchmarks.false_alarms import FALSE_ALARMS
 from tests.benchmarks.rates import BENCHMARKS as RATES
 from tests.benchmarks.rates import Figures, Setting
 from tests.benchmarks.real_data import REAL_DATA
+from tests.benchmarks.restore import restore
+from tests.benchmarks.scaling import scaling
 from tests.benchmarks.scan import SCANS
 from tests.benchmarks.soak import SOAKS
 
-ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS}
-"""What chance and the data decide, not the machine: taking it again gives the same."""
-BENCHMARKS = {**RATES, "board": board, "against-r": against_r, **SCANS, **ONCE}
+ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS, "peers": against_peers, "scaling": scaling}
+"""What chance and the data decide, not the machine: taking it again gives the same. Or what has rounds of its own."""
+BENCHMARKS = {**RATES, "board": board, "against-r": against_r, "restore": restore, **SCANS, **ONCE}
 
 
 def main() -> int:
@@ -37,9 +40,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a fifth of the simulated year, each measure taken once")
     parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="measure this; may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Setting.out, help="reports go there: %(default)s")
     given = parser.parse_args()
     setting = Setting(
-        scale=0.2 if given.quick else 1.0, runs=1 if given.quick else 3, samples=20 if given.quick else 50
+        scale=0.2 if given.quick else 1.0,
+        runs=1 if given.quick else 3,
+        samples=20 if given.quick else 50,
+        out=given.out,
     )
     results: dict[str, Figures] = {}
     for name in given.only or BENCHMARKS:

@@ -29,19 +29,23 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Setting:
-    """How large the simulated year is, how often a measure is taken, how many events a latency is taken from."""
+    """How large the simulated year is, how often a measure is taken, how many events a latency is taken from.
+
+    Reports go into the folder ``out``.
+    """
 
     scale: float
     runs: int
     samples: int
+    out: Path = ROOT / "build" / "benchmarks"
 
 
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
-def child(name: str, *arguments: object) -> Figures:
-    """Run one of :data:`CHILDREN` in a process of its own; its figures, and the most memory that it held."""
-    command = [sys.executable, "-m", "tests.benchmarks.rates", name, *map(str, arguments)]
+def child(name: str, *arguments: object, module: str = "tests.benchmarks.rates") -> Figures:
+    """Run one of :data:`CHILDREN`, or of another module's, in a process of its own; its figures."""
+    command = [sys.executable, "-m", module, name, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
     found: Figures = json.loads(done.stdout.splitlines()[-1])
     return found
