@@ -71,7 +71,9 @@ def judge_rates(
     rows, targets = rows[busy], targets[busy]
     if not len(rows):
         return []
-    cells = _load(store, rows, day, longest + rules.history_days, rules, labs)
+    # A running epoch of the e-values may reach back further than a short history.
+    held = max(longest + rules.history_days, _EPOCH_WEEKS * _WEEK)
+    cells = _load(store, rows, day, held, rules, labs)
     found: dict[int, Finding] = {}
     for number, window in enumerate(rules.windows_days):
         _judge_window(cells, targets, number, window, rules, found)
@@ -111,8 +113,8 @@ def _load(
 
 def _weeks(daily: Ints) -> Ints:
     """Sums of seven days, counted back from the last."""
-    whole = daily.shape[1] // _WEEK * _WEEK
-    return cast(Ints, daily[:, -whole:].reshape(len(daily), -1, _WEEK).sum(axis=2))
+    weeks, rest = divmod(daily.shape[1], _WEEK)
+    return cast(Ints, daily[:, rest:].reshape(len(daily), weeks, _WEEK).sum(axis=2))
 
 
 def _judge_window(
