@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
+from readme import ROOT, commands, text_of
 
 from streams.cli import cli
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("README.md", "README.zh-CN.md")
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text("utf-8")
-
-
-def commands(name: str) -> list[str]:
-    """Every line of the shell blocks, without its comment."""
-    blocks = re.findall(r"```sh\n(.*?)```", text_of(name), re.S)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [" ".join(re.sub(r"\s#\s.*$|\s{2,}#.*$", "", line).split()) for line in lines if line.strip()]
 
 
 def test_both_languages_give_the_same_commands_examples_and_links() -> None:
