@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
@@ -20,40 +20,25 @@ import numpy.typing as npt
 
 from schemas.events import EVENT_TYPES, KINDS, Kind
 from schemas.personal import FREE_TEXT, PERSONAL_KINDS, has_personal_number
-from streams.columns import COLUMN_TYPES, WITHDRAWN, EventColumns
+from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns
+from streams.decode import LAST_MS, MANY_BRACKETS, EventDecoder, Record
 from streams.lean import with_patterns, without_patterns
 from streams.ticks import MS_PER_DAY, Calendar, Origin
 
 if TYPE_CHECKING:
     from schemas.severity import Severity
     from streams.config import Config
-    from streams.decode import EventDecoder
 
-__all__ = ["BULK_KINDS", "LEAST", "REPORTERS", "Bulk", "Row", "Taken"]
+__all__ = ["BULK_KINDS", "LEAST", "REPORTERS", "Bulk", "Taken"]
 
 REPORTERS: Final[dict[Kind, str]] = {"inspection": "lab", "injury": "site", "complaint": "channel"}
 """The kinds that come in bulk, and the field of each that says who speaks."""
 BULK_KINDS: Final = frozenset(REPORTERS)
 LEAST: Final = 32
 """Fewer records than this are taken one by one: arrays would cost more than they spare."""
-_LONGEST_DELAY: Final = 32_767
-_MANY_BRACKETS: Final = 64
-_LAST_MS: Final = 230 * 365 * MS_PER_DAY
-"""As in :mod:`streams.decode`. Below it a float of seconds is exact to the microsecond, so times may go through one."""
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-
-
-class Row(Protocol):
-    """A record of either runtime."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 @dataclass(slots=True)
@@ -98,7 +83,7 @@ class Bulk:
         }
         self._severity[None] = 0
 
-    def take(self, records: Sequence[Row], arrivals: Ints, origin: Origin) -> Taken:
+    def take(self, records: Sequence[Record], arrivals: Ints, origin: Origin) -> Taken:
         """The ordinary among consecutive records of a raw partition.
 
         Parameters
@@ -145,7 +130,7 @@ class Bulk:
 
     # --- from bytes to Structs -------------------------------------------------------------------------------------
 
-    def _decode(self, records: Sequence[Row]) -> tuple[list[Any], list[int]]:
+    def _decode(self, records: Sequence[Record]) -> tuple[list[Any], list[int]]:
         """The Structs of those that are well formed, and their places."""
         plain, exact, longest = self._plain, self._exact, self._longest
         events: list[Any] = []
@@ -156,7 +141,7 @@ class Bulk:
                 not value
                 or len(value) > longest
                 or (record.headers and any(name == "ce_type" for name, _ in record.headers))
-                or value.count(b"[") + value.count(b"{") > _MANY_BRACKETS
+                or value.count(b"[") + value.count(b"{") > MANY_BRACKETS
             ):
                 continue
             try:
@@ -180,10 +165,10 @@ class Bulk:
         columns["day"] = (reported + calendar.offset_ms) // MS_PER_DAY
         since = (occurred + calendar.offset_ms) // MS_PER_DAY
         come = (arrival + calendar.offset_ms) // MS_PER_DAY
-        columns["delay"] = np.clip(come - since, 0, _LONGEST_DELAY)
+        columns["delay"] = np.clip(come - since, 0, LONGEST_DELAY)
         return (
             (reported >= MS_PER_DAY)
-            & (reported < _LAST_MS)
+            & (reported < LAST_MS)
             & (occurred >= 0)
             & (occurred <= reported + MS_PER_DAY)
             & (reported <= arrival + self._skew_ms)
@@ -191,7 +176,7 @@ class Bulk:
         )
 
     def _epoch_ms(self, moments: list[datetime]) -> Ints:
-        """Epoch milliseconds; what lies before 1970 or after :data:`_LAST_MS` need not be exact, and is not between."""
+        """Epoch milliseconds, exact from 1970 to :data:`LAST_MS`: there a float of seconds is so to the microsecond."""
         zone = self._zone
         seconds = [(at if at.tzinfo is not None else at.replace(tzinfo=zone)).timestamp() for at in moments]
         return np.rint(np.array(seconds, np.float64) * 1e6).astype(np.int64) // 1_000

@@ -20,6 +20,7 @@ __all__ = [
     "COLUMNS_VERSION",
     "COLUMN_TYPES",
     "INDICATORS",
+    "LONGEST_DELAY",
     "NOTE",
     "TABLES",
     "WITHDRAWN",
@@ -42,6 +43,8 @@ TABLES: Final = (
 """The dictionary-coded columns, and the tables that their indices point to."""
 
 COLUMNS_VERSION: Final = 2
+LONGEST_DELAY: Final = 32_767
+"""Days; a longer one is told as this."""
 _FEW: Final = 256
 WITHDRAWN: Final = 1
 NOTE: Final = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
@@ -20,18 +20,35 @@ from streams.config import Config
 from streams.privacy import KNOWN_FIELDS, TOP_FIELDS, GuardedDecoder, personal_rejection
 from streams.ticks import MS_PER_DAY, Calendar
 
-__all__ = ["EVERYWHERE", "Decoded", "EventDecoder", "has_unknown_fields"]
+__all__ = ["EVERYWHERE", "LAST_MS", "MANY_BRACKETS", "Decoded", "EventDecoder", "Record", "has_unknown_fields"]
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
 EVERYWHERE = "*"
 """The root above all learned regions."""
 _CACHE_BOUND = 200_000
-_MANY_BRACKETS = 64
+MANY_BRACKETS = 64
+"""A record with more of them is looked into for how deep they nest."""
 _MAX_DEPTH = 64
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _TEXTS = {kind: attrgetter(*fields) for kind, fields in FREE_TEXT.items()}
-_LAST_MS = 230 * 365 * MS_PER_DAY
+LAST_MS = 230 * 365 * MS_PER_DAY
+"""Reports must come before it (epoch milliseconds): the year 2200, nearly."""
+
+
+class Record(Protocol):
+    """What intake needs of a record; both runtimes' records have it."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 class _Decodes(Protocol):
@@ -132,7 +149,7 @@ class EventDecoder:
             raise Rejection(
                 "too-large", "", f"the record has {len(value)} bytes, at most {self._rules.max_record_bytes} are taken"
             )
-        if value.count(b"[") + value.count(b"{") > _MANY_BRACKETS and _depth(value) > _MAX_DEPTH:
+        if value.count(b"[") + value.count(b"{") > MANY_BRACKETS and _depth(value) > _MAX_DEPTH:
             # Else the interpreter's recursion limit would decide, and with it the depth of the caller's stack.
             raise Rejection("malformed-json", "", f"nested more than {_MAX_DEPTH} deep; send one flat JSON object")
         if not value.isascii():
@@ -175,7 +192,7 @@ class EventDecoder:
             raise Rejection("inconsistent", "occurred_at", "the event occurred after it was reported; check both dates")
         if arrival_ms is not None:
             self._check_arrival(event, reported, arrival_ms)
-        if not MS_PER_DAY <= reported < _LAST_MS:
+        if not MS_PER_DAY <= reported < LAST_MS:
             raise Rejection("out-of-range", "reported_at", "the year is not between 1970 and 2200; check the date")
         return reported
 

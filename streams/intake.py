@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,9 +25,9 @@ from schemas.personal import PERSONAL_KINDS
 from schemas.severity import Severity
 from schemas.topics import kind_of_topic
 from streams.bulk import BULK_KINDS, LEAST, Bulk, Taken
-from streams.columns import COLUMN_TYPES, NOTE, WITHDRAWN, EventColumns, Grave, concatenate
+from streams.columns import COLUMN_TYPES, LONGEST_DELAY, NOTE, WITHDRAWN, EventColumns, Grave, concatenate
 from streams.config import Config
-from streams.decode import Decoded, EventDecoder, has_unknown_fields
+from streams.decode import Decoded, EventDecoder, Record, has_unknown_fields
 from streams.grave import grave_id, grave_level, ladder_evidence, severity_of
 from streams.privacy import REASON as PERSONAL
 from streams.privacy import is_personal, personal_field, personal_rejection, redacted
@@ -39,7 +39,6 @@ __all__ = [
     "SHARDS",
     "Intake",
     "IntakeResult",
-    "Record",
     "attempts_of",
     "dead_letter",
     "reporter",
@@ -55,22 +54,6 @@ SAMPLE = 16
 """Of every so many offsets one is looked into for unknown fields: whoever sends them sends them all the time."""
 _DEAD_VALUE_BOUND = 65_536
 _PLAIN = ("event", "revision", "flags", "indicator", "severity", "day", "arrival", "offset", "n", "x", "delay")
-_LONGEST_DELAY = 32_767
-
-
-class Record(Protocol):
-    """What intake needs of a record; both runtimes' records have it."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 @dataclass(slots=True)
@@ -198,7 +181,7 @@ class Intake:
         calendar, occurred = self._calendar, decoded.event.occurred_at
         counts = calendar.day(decoded.reported_ms)
         since = calendar.day(calendar.epoch_ms(occurred)) if occurred is not None else counts
-        return counts, min(max(calendar.day(arrival) - since, 0), _LONGEST_DELAY)
+        return counts, min(max(calendar.day(arrival) - since, 0), LONGEST_DELAY)
 
     def _grave(self, kind: Kind, decoded: Decoded, record: Record) -> Signal | None:
         event = decoded.event
