@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from schemas.errors import ConfigError
-from streams.commands.http_process import log_requests, measured, run_service
+from streams.commands.http_process import admitted, listening, log_requests, measured, run_service, watched
 from streams.commands.place import Place, placed
 from streams.commands.screen import note
 
@@ -23,20 +22,8 @@ __all__ = ["command"]
 
 
 @click.command("board")
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="TOCSIN_BOARD_HOST", help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8_090, show_default=True, envvar="TOCSIN_BOARD_PORT",
-              help="Where to listen; 0 takes a free one.")  # fmt: skip
-@click.option("--tokens", "tokens_file", type=click.Path(path_type=Path), envvar="TOCSIN_TOKENS_FILE", metavar="FILE",
-              help="Who may read and dispose (`tocsin tokens add`). Without it only this machine is served.",
-)  # fmt: skip
-@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate and chain, PEM.")
-@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, PEM.")
-@click.option("--metrics-port", type=click.IntRange(0, 65_535), default=0, envvar="TOCSIN_METRICS_PORT",
-              help="Port of /metrics; 0 for none. Also TOCSIN_METRICS_PORT.")  # fmt: skip
-@click.option("--metrics-host", default="127.0.0.1", show_default=True, envvar="TOCSIN_METRICS_HOST",
-              help="Address to serve it on. Also TOCSIN_METRICS_HOST.")  # fmt: skip
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              envvar="TOCSIN_LOG_FORMAT", help="How requests are logged, on standard error.")  # fmt: skip
+@listening("BOARD", 8_090, "Who may read and dispose")
+@watched
 @placed
 def command(
     place: Place,
@@ -61,19 +48,11 @@ def command(
     import asyncio
 
     from streams.api.gate import is_loopback
-    from streams.api.server import tls_context
     from streams.board.service import Board
-    from streams.tokens import TokenFile
 
-    if (tls_cert is None) != (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together; give both")
-    if tokens_file is None and not is_loopback(host):
-        raise ConfigError(
-            f"--host {host}: without --tokens everybody who reaches it could dispose of alerts; make tokens with "
-            "`tocsin tokens add NAME --role read`, or listen on 127.0.0.1"
-        )
-    tls = None if tls_cert is None or tls_key is None else tls_context(tls_cert, tls_key)
-    tokens = None if tokens_file is None else TokenFile(tokens_file)
+    tokens, tls = admitted(
+        host, tokens_file, tls_cert, tls_key, "dispose of alerts", "tocsin tokens add NAME --role read"
+    )
     log_requests(log_format)
     config = place.config()
     catalogue = config.load_catalogue()

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from schemas.errors import ConfigError
-from streams.commands.http_process import log_requests, measured, run_service
+from streams.commands.http_process import admitted, listening, log_requests, measured, run_service, watched
 from streams.commands.place import Place, placed
 from streams.commands.screen import note
 
@@ -27,13 +26,7 @@ _MIB: Final = 1 << 20
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="TOCSIN_SERVE_HOST", help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8_080, show_default=True, envvar="TOCSIN_SERVE_PORT",
-              help="Where to listen; 0 takes a free one.")  # fmt: skip
-@click.option("--tokens", "tokens_file", type=click.Path(path_type=Path), envvar="TOCSIN_TOKENS_FILE", metavar="FILE",
-              help="Who may submit what (`tocsin tokens add`). Without it only this machine is served.")  # fmt: skip
-@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate and chain, PEM.")
-@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, PEM.")
+@listening("SERVE", 8_080, "Who may submit what")
 @click.option("--mapping", "mappings", multiple=True, metavar="NAME|FILE.toml",
               help="Offer this mapping to those who upload tables; may be repeated.")  # fmt: skip
 @click.option("--max-rows", type=click.IntRange(1, 5_000_000), default=200_000, show_default=True, help="Of an upload.")
@@ -42,12 +35,7 @@ _MIB: Final = 1 << 20
 @click.option("--requests-per-minute", type=click.IntRange(1, 1_000_000), default=120, show_default=True,
               help="Of each token.")  # fmt: skip
 @click.option("--uploads", type=click.IntRange(1, 64), default=4, show_default=True, help="At the same time.")
-@click.option("--metrics-port", type=click.IntRange(0, 65_535), default=0, envvar="TOCSIN_METRICS_PORT",
-              help="Port of /metrics; 0 for none. Also TOCSIN_METRICS_PORT.")  # fmt: skip
-@click.option("--metrics-host", default="127.0.0.1", show_default=True, envvar="TOCSIN_METRICS_HOST",
-              help="Address to serve it on. Also TOCSIN_METRICS_HOST.")  # fmt: skip
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              envvar="TOCSIN_LOG_FORMAT", help="How requests are logged, on standard error.")  # fmt: skip
+@watched
 @placed
 def command(
     place: Place,
@@ -79,19 +67,9 @@ def command(
 
     from streams.api.gate import is_loopback
     from streams.api.limits import Limits
-    from streams.api.server import tls_context
     from streams.api.service import Service
-    from streams.tokens import TokenFile
 
-    if (tls_cert is None) != (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together; give both")
-    if tokens_file is None and not is_loopback(host):
-        raise ConfigError(
-            f"--host {host}: without --tokens everybody who reaches it could submit events; make tokens with "
-            "`tocsin tokens add`, or listen on 127.0.0.1"
-        )
-    tls = None if tls_cert is None or tls_key is None else tls_context(tls_cert, tls_key)
-    tokens = None if tokens_file is None else TokenFile(tokens_file)
+    tokens, tls = admitted(host, tokens_file, tls_cert, tls_key, "submit events", "tocsin tokens add")
     limits = Limits(
         rows=max_rows, body_bytes=max_mib * _MIB, unpacked_bytes=4 * max_mib * _MIB, uploads=uploads,
         uploads_per_token=max(1, uploads // 2) if tokens is not None else uploads,
