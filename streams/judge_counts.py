@@ -6,10 +6,11 @@ week holds for its part, and no false alarm is added. The week before is judged 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import special
 
 from detectors.ears import ears
@@ -22,7 +23,7 @@ from streams.cells import CellStore
 from streams.config import CountRules
 from streams.finding import Finding, rounded
 
-__all__ = ["detect", "is_surge", "judge_counts", "weeks_watched"]
+__all__ = ["CountHistory", "count_history", "detect", "is_surge", "judge_counts", "weeks_watched"]
 
 _WEEK = 7
 _RECENT = 4
@@ -145,6 +146,38 @@ def detect(
     if len(cold):
         said.append((cold, _judge_cold(weekly[cold], watched[cold], rules), "ears-c2+predictive"))
     return said
+
+
+@dataclass(frozen=True, slots=True)
+class CountHistory:
+    """A cell's counts in the calendar weeks up to a day; every field is an array [weeks].
+
+    ``expected`` and ``upper`` are NaN in weeks of which no detector speaks, ``detector`` is empty there.
+    """
+
+    counts: npt.NDArray[np.int64]
+    expected: npt.NDArray[np.float64]
+    upper: npt.NDArray[np.float64]
+    alarm: npt.NDArray[np.bool_]
+    detector: list[str]
+
+
+def count_history(store: CellStore, row: int, day: int, weeks: int, rules: CountRules) -> CountHistory:
+    """What would be said of each of a cell's last ``weeks`` weeks, of the counts as they are known now."""
+    at = np.array([row], np.intp)
+    watched = weeks_watched(store, at, day)
+    span = int(_spans(watched, rules)[0])
+    weekly = np.maximum(store.weekly(at, day, span + weeks - 1)[0, :, 0], 0)
+    known = np.clip(int(watched[0]) - np.arange(weeks)[::-1], 1, span)
+    expected, upper = np.full(weeks, np.nan), np.full(weeks, np.nan)
+    alarm, detector = np.zeros(weeks, np.bool_), [""] * weeks
+    for place, evidence, name in detect(np.ascontiguousarray(sliding_window_view(weekly, span)), known, rules):
+        spoken = evidence.defined
+        expected[place[spoken]], upper[place[spoken]] = evidence.expected[spoken], evidence.upper[spoken]
+        alarm[place] |= is_surge(evidence, rules)
+        for week in place[spoken].tolist():
+            detector[week] = name
+    return CountHistory(weekly[-weeks:], expected, upper, alarm, detector)
 
 
 def is_surge(evidence: CountEvidence, rules: CountRules) -> npt.NDArray[np.bool_]:

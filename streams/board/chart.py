@@ -19,7 +19,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Rejection
 from streams.board.counts import Counts
 from streams.config import Config
-from streams.judge_counts import detect, is_surge, weeks_watched
+from streams.judge_counts import CountHistory, count_history, weeks_watched
 from streams.judge_drift import PERIOD_DAYS
 from streams.judge_rates import rate_history
 from streams.ticks import day_start_iso
@@ -86,30 +86,21 @@ def draw(alert: Alert, indicator: str, counts: Counts, config: Config, catalogue
 
 
 def _counts(counts: Counts, config: Config, *, judged: bool) -> Chart:
-    store, day, rules = counts.store, counts.day, config.counts
+    store, day = counts.store, counts.day
     row = np.array([counts.row], np.intp)
-    watched = int(weeks_watched(store, row, day)[0])
-    shown = max(1, min(WEEKS, watched))
-    years = min(-(-watched // 52), rules.history_years)
-    width = years * 52 + 52
-    weekly = np.maximum(store.weekly(row, day, width + shown - 1)[0, :, 0], 0)
-    series = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(weekly, width))
-    known = np.maximum(np.minimum(watched - np.arange(shown)[::-1], width), 1)
-    expected, limit = np.full(shown, np.nan), np.full(shown, np.nan)
-    alarm, detector = np.zeros(shown, np.bool_), [""] * shown
-    for at, evidence, name in detect(series, known, rules) if judged else ():
-        spoken = evidence.defined
-        expected[at[spoken]], limit[at[spoken]] = evidence.expected[spoken], evidence.upper[spoken]
-        alarm[at] |= is_surge(evidence, rules)
-        for place in at[spoken].tolist():
-            detector[place] = name
+    shown = max(1, min(WEEKS, int(weeks_watched(store, row, day)[0])))
+    if judged:
+        history = count_history(store, counts.row, day, shown, config.counts)
+    else:
+        weekly, silent = np.maximum(store.weekly(row, day, shown)[0, :, 0], 0), np.full(shown, np.nan)
+        history = CountHistory(weekly, silent, silent, np.zeros(shown, np.bool_), [""] * shown)
     monday = day - (day + 3) % _WEEK
     ends = [monday + _WEEK - 1 - _WEEK * lag for lag in range(shown - 1, -1, -1)]
-    values = weekly[-shown:].astype(np.float64)
+    values = history.counts.astype(np.float64)
     return Chart(
         unit="count", window_days=_WEEK, days=[day_start_iso(end) for end in ends], value=_plain(values),
-        observed=values.tolist(), expected=_plain(expected), limit=_plain(limit), alarm=alarm.tolist(),
-        detector=detector, against="baseline", running=day < ends[-1],
+        observed=values.tolist(), expected=_plain(history.expected), limit=_plain(history.upper),
+        alarm=history.alarm.tolist(), detector=history.detector, against="baseline", running=day < ends[-1],
     )  # fmt: skip
 
 

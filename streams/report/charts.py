@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from detectors.lr_cusum import lr_cusum
 from detectors.passrate import dispersion, jeffreys_interval, worse_than_reference
@@ -24,7 +23,7 @@ from schemas.errors import Rejection
 from streams.columns import INDICATORS
 from streams.decode import EVERYWHERE
 from streams.explain import basis
-from streams.judge_counts import detect, weeks_watched
+from streams.judge_counts import count_history
 from streams.judge_drift import PERIOD_DAYS, drift_path
 from streams.judge_rates import LEAST_HISTORY, P0_CONFIDENCE
 from streams.lab_mix import PEER_DAYS
@@ -40,7 +39,6 @@ _POINTS: Final = 53
 _AFTER: Final = 4
 """Weeks that are shown after the alert's evidence."""
 _WEEK: Final = 7
-_YEAR: Final = 52
 _SURE: Final = 1e9
 """Items of a target: a reference without an error of its own, as in :mod:`streams.judge_rates`."""
 _COUNTED: Final = {"injury-surge": "injury", "complaint-surge": "complaint"}
@@ -129,22 +127,13 @@ def _counts(record: Record, alert: Alert, best: Evidence, day: int, known: int) 
     if row is None:
         return None
     last = int(_ends(day, known)[-1])
-    rows = np.array([row], np.intp)
-    watched = int(weeks_watched(store, rows, last)[0])
-    span = _YEAR * (min(-(-watched // _YEAR), rules.history_years) + 1)
-    weekly = np.maximum(store.weekly(rows, last, span + _POINTS - 1)[0, :, 0], 0)
-    series = sliding_window_view(weekly, span)
-    ages = watched - np.arange(_POINTS - 1, -1, -1)
-    expected, upper = np.full(_POINTS, np.nan), np.full(_POINTS, np.nan)
-    for at, found, _ in detect(np.ascontiguousarray(series), ages, rules):
-        sure = at[found.defined]
-        expected[sure], upper[sure] = found.expected[found.defined], found.upper[found.defined]
+    found = count_history(store, row, last, _POINTS, rules)
     # An alarm needs more than the detector's bound: a least ratio to what is expected, and a least number of cases.
-    rings = np.maximum(np.floor(upper) + 1.0, np.ceil(np.maximum(rules.min_ratio * expected, 2.0)))
+    rings = np.maximum(np.floor(found.upper) + 1.0, np.ceil(np.maximum(rules.min_ratio * found.expected, 2.0)))
     sunday = last + (6 - (last + 3) % _WEEK)
     days = sunday - _WEEK * np.arange(_POINTS - 1, -1, -1)
     said = (day + (6 - (day + 3) % _WEEK), best.observed) if best.window_days == _WEEK else None
-    return Chart("bars", "count", days, weekly[-_POINTS:].astype(np.float64), expected, rings, said=said)
+    return Chart("bars", "count", days, found.counts.astype(np.float64), found.expected, rings, said=said)
 
 
 # --- pass rates ----------------------------------------------------------------------------------------------------
