@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 STANDING = re.compile(r"tocsin (run(?!.*--until-end)|serve|board|alerts tail)\b")
 PORTS = {"serve": "TOCSIN_SERVE_PORT", "board": "TOCSIN_BOARD_PORT", "run": "TOCSIN_METRICS_PORT"}
@@ -28,12 +30,6 @@ def commands(name: str) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", text_of(name), re.S)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [" ".join(re.sub(r"\s#\s.*$|\s{2,}#.*$", "", line).split()) for line in lines if line.strip()]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Reader:

@@ -26,6 +26,7 @@ from streams.health import HealthServer
 from streams.log import SqliteLog
 from streams.metrics import Metrics
 from streams.readiness import STALLED_SECONDS, Readiness
+from tests.ports import free_port
 
 CONFIG = settings_with(partitions=1)
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,12 +130,6 @@ def test_a_taken_port_is_told_and_leaves_nothing_behind(metrics: Metrics, port: 
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_tocsin_run_serves_counts_and_logs_one_line_an_alert(tmp_path: Path) -> None:
