@@ -7,7 +7,6 @@ shows the figures.
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from streams import datadir
 from streams.config import Config
 from streams.log import SqliteLog
 from streams.medium import EmbeddedMedium, Outgoing
+from tests.ports import free_port
 
 NEW_YEAR = 1_704_038_400_000
 CODES = ("F0101", "F0102", "A0101", "N0101", "L0101", "T0701")
@@ -136,13 +136,6 @@ class Watch:
         self._thread.join(10)
         self.worker.process.kill()
         self.worker.process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Site:
@@ -268,6 +261,8 @@ def test_a_burst_on_kafka_shows_as_lag_takes_bounded_memory_and_is_worked_off(
         began = time.monotonic()
         watch = Watch(group.start_command("--metrics-port", str(port)), port)
         watch.settle()
+        # A group that nobody has joined yet has no coordinator to ask.
+        watch.wait(lambda: "assess partitions" in watch.worker.log.read_text())
         watch.wait(group.done)
         worked = time.monotonic() - began
         print(
