@@ -93,11 +93,14 @@ class CellStore:
 
     def fold(self, rows: npt.NDArray[np.intp], days: npt.NDArray[np.int32], values: Ints) -> None:
         """Add ``values`` [events, fields] at (row, day); repeated pairs add up."""
+        if not len(days):
+            return
         chunk = days // BLOCK_DAYS
-        for number in sorted(set(chunk.tolist())):
+        one = chunk.min() == chunk.max()
+        for number in chunk[:1].tolist() if one else np.unique(chunk).tolist():
             if self._oldest is not None and number < self._oldest:
                 continue
-            mine = slice(None) if chunk[0] == chunk[-1] and (chunk == number).all() else chunk == number
+            mine = slice(None) if one else chunk == number
             block = self._block(number, int(rows[mine].max()) + 1)
             place = (rows[mine].astype(np.int64) * BLOCK_DAYS + days[mine] % BLOCK_DAYS) * self._fields
             flat = block.reshape(-1)

@@ -46,6 +46,8 @@ COLUMNS_VERSION: Final = 2
 LONGEST_DELAY: Final = 32_767
 """Days; a longer one is told as this."""
 _FEW: Final = 256
+_MOST: Final = 8
+"""A part of at least one so-manieth of the rows keeps the dictionaries of the whole: trimming would cost more."""
 WITHDRAWN: Final = 1
 NOTE: Final = 2
 
@@ -129,10 +131,11 @@ class EventColumns:
         return EventColumns(picked, graves=graves, **self.tables)
 
     def between(self, start: int, stop: int) -> EventColumns:
-        """The rows from ``start`` to ``stop``, with dictionaries of their own."""
+        """The rows from ``start`` to ``stop``; with dictionaries of their own where they are a small part."""
         graves = [Grave(g.row - start, g.alert_id, g.level) for g in self.graves if start <= g.row < stop]
         rows = {name: column[start:stop] for name, column in self.columns.items()}
-        return EventColumns(rows, graves=graves, **self.tables).trimmed()
+        part = EventColumns(rows, graves=graves, **self.tables)
+        return part if (stop - start) * _MOST >= len(self) else part.trimmed()
 
     def trimmed(self) -> EventColumns:
         """The same rows with dictionaries that hold only what they use, for storing."""

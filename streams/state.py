@@ -7,7 +7,6 @@ the state before it, to the last bit, by the very code that built it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +18,13 @@ from streams.columns import INDICATORS, NOTE, WITHDRAWN, EventColumns, concatena
 from streams.decode import EventDecoder
 from streams.intake import shard_of
 from streams.labs import LabSheet
+from streams.leaves import Leaf, LeafIndex
 from streams.ledger import Ledger, winners
+from streams.names import OVERFLOW, Names
 from streams.tally import Activity
 
 __all__ = ["OVERFLOW", "AssessState", "Folded", "Names"]
 
-OVERFLOW = "~other"
-"""The leaf that takes the events of codes beyond a shard's bound, so that they still count in their branch."""
 _CHANGE = ("indicator", "leaf", "day", "reporter", "n", "x")
 _FIELDS = {"pass": 2, "injury": 1, "complaint": 1, "accident": 1, "satisfaction": 2, "loss": 2}
 
@@ -38,71 +37,6 @@ class Folded:
     rows: EventColumns
     duplicates: int
     withdrawn_graves: list[tuple[str, int, int]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Leaf:
-    """A leaf product in a leaf region: ``rows`` are its cell and all cells above it, product path x region path.
-
-    ``group`` is the second node of the product path: a kind of product whose quality may change as one.
-    """
-
-    product: str
-    region: str
-    group: str
-    regions: int
-    rows: npt.NDArray[np.intp]
-    indicator: int
-    paths: tuple[tuple[str, ...], tuple[str, ...]]
-
-
-class Names:
-    """Numbers of names that strangers choose: beyond a shard's bound they go by a common one."""
-
-    def __init__(self, bound: int, held: list[str]) -> None:
-        self._bound = bound
-        self.held = held
-        self._number: dict[str, int] = {}
-        self._known: dict[int, set[str]] = {}
-
-    def recode(
-        self, shards: npt.NDArray[np.uint8], column: npt.NDArray[Any], names: list[str]
-    ) -> npt.NDArray[np.int32]:
-        """Numbers of a column's names; -1 stays."""
-        out = np.full(len(column), -1, np.int32)
-        some = np.flatnonzero(column >= 0)
-        if not len(some):
-            return out
-        distinct, place = np.unique(shards[some].astype(np.int64) << 32 | column[some], return_inverse=True)
-        keys = [(pair >> 32, names[pair & 0xFFFFFFFF]) for pair in distinct.tolist()]
-        numbers = {key: self._of(*key) for key in sorted(keys)}
-        out[some] = np.array([numbers[key] for key in keys], np.int32)[place]
-        return out
-
-    def known(self) -> list[tuple[int, list[int]]]:
-        """Of each shard the numbers of the names that are known there."""
-        return [(shard, sorted(self._number[name] for name in names)) for shard, names in sorted(self._known.items())]
-
-    def take_up_held(self, names: Iterable[str]) -> None:
-        """Give stored names the numbers that they had."""
-        for name in names:
-            self._number[name] = len(self.held)
-            self.held.append(name)
-
-    def take_up_known(self, shard: int, numbers: Iterable[int]) -> None:
-        self._known.setdefault(shard, set()).update(self.held[number] for number in numbers)
-
-    def _of(self, shard: int, name: str) -> int:
-        known = self._known.setdefault(shard, set())
-        if name not in known:
-            if len(known) >= self._bound:
-                name = OVERFLOW
-            known.add(name)
-        number = self._number.get(name)
-        if number is None:
-            number = self._number[name] = len(self.held)
-            self.held.append(name)
-        return number
 
 
 class AssessState:
@@ -128,6 +62,7 @@ class AssessState:
         self._origin_of: dict[tuple[str, int], int] = {}
         self._leaf_of: dict[tuple[int, str, str], int] = {}
         self.leaves: list[Leaf] = []
+        self._index = LeafIndex()
         self._under: dict[tuple[int, int], list[int]] = {}
         self._graves: dict[int, tuple[str, int]] = {}
 
@@ -255,8 +190,10 @@ class AssessState:
             (-1, self.ledger["leaf"][gone], self.ledger["hazard"][gone]),
             (1, entries["leaf"][come], entries["hazard"][come]),
         ):
-            for leaf, hazard in zip(leaves.tolist(), hazards.tolist(), strict=True):
-                self.activity.pair(tick, self.leaves[leaf].product, self.hazards[hazard], change)
+            pairs, reports = np.unique(leaves.astype(np.int64) << 32 | hazards, return_counts=True)
+            for pair, count in zip(pairs.tolist(), reports.tolist(), strict=True):
+                product, hazard = self.leaves[pair >> 32].product, self.hazards[pair & 0xFFFFFFFF]
+                self.activity.pair(tick, product, hazard, change * count)
 
     def _fold_cells(self, changes: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.intp]]:
         dirty: dict[str, npt.NDArray[np.intp]] = {}
@@ -268,20 +205,20 @@ class AssessState:
             fields = ("x",) if _FIELDS[name] == 1 else ("x", "n")
             values = np.stack([changes[f][mine] for f in fields], axis=1)
             # Sums of a leaf's day first, then for each what lies above it: most events share both.
-            keys, place = np.unique(
-                changes["leaf"][mine].astype(np.int64) << 32 | changes["day"][mine], return_inverse=True
-            )
-            sums = np.zeros((len(keys), len(fields)), np.int64)
-            np.add.at(sums, place, values)
-            leaves, days = keys >> 32, (keys & 0xFFFFFFFF).astype(np.int32)
-            distinct, first = np.unique(leaves, return_index=True)  # keys are sorted: the first day of each leaf
-            for leaf, day in zip(distinct.tolist(), days[first].tolist(), strict=True):
-                store.note_day(store.branch(int(self.leaves[leaf].rows[-1])), day)
-            reach = [self.leaves[leaf].rows for leaf in leaves.tolist()]
-            times = np.fromiter(map(len, reach), np.intp, len(reach))
-            rows = np.concatenate(reach)
+            keys = changes["leaf"][mine].astype(np.int64) << 32 | changes["day"][mine]
+            order = np.argsort(keys, kind="stable")
+            keys = keys[order]
+            starts = np.flatnonzero(np.diff(keys, prepend=-1))
+            sums = np.add.reduceat(values[order], starts)
+            leaves, days = keys[starts] >> 32, (keys[starts] & 0xFFFFFFFF).astype(np.int32)
+            first = np.flatnonzero(np.diff(leaves, prepend=-1))  # keys are sorted: the first day of each leaf
+            for branch, day in self._index.first_days(leaves[first], days[first]):
+                store.note_day(branch, day)
+            rows, times = self._index.reach(leaves)
             store.fold(rows, np.repeat(days, times), np.repeat(sums, times, axis=0))
-            dirty[name] = np.unique(rows)
+            touched = np.zeros(len(store), np.bool_)
+            touched[rows] = True
+            dirty[name] = np.flatnonzero(touched)
         return dirty
 
     def _leaves(self, rows: EventColumns) -> npt.NDArray[np.int32]:
@@ -290,19 +227,14 @@ class AssessState:
         content = np.flatnonzero((rows["flags"] & NOTE) == 0)
         if not len(content):
             return out
-        indicator, product, region = (
-            rows[name][content].astype(np.int64) for name in ("indicator", "product", "region")
-        )
-        span = len(rows.products), len(rows.regions)
-        distinct, place = np.unique((indicator * span[0] + product) * span[1] + region, return_inverse=True)
-        keys = [
-            (row // span[1] // span[0], rows.products[row // span[1] % span[0]], rows.regions[row % span[1]])
-            for row in distinct.tolist()
-        ]
-        numbers = {key: self._leaf_of.get(key) for key in keys}
-        for key in sorted(key for key, number in numbers.items() if number is None):
-            numbers[key] = self._leaf(*key)
-        out[content] = np.array([numbers[key] for key in keys], np.int32)[place]
+        numbers = self._index.find(rows, content)
+        missing = content[numbers < 0]
+        if len(missing):
+            columns = (rows[name][missing].tolist() for name in ("indicator", "product", "region"))
+            keys = [(ind, rows.products[p], rows.regions[r]) for ind, p, r in zip(*columns, strict=True)]
+            made = {key: self._leaf(*key) for key in sorted(set(keys))}
+            numbers[numbers < 0] = [made[key] for key in keys]
+        out[content] = numbers
         return out
 
     def _leaf(self, indicator: int, product: str, region: str) -> int:
@@ -317,6 +249,7 @@ class AssessState:
         leaf = self._leaf_of[indicator, path[-1], where[-1]] = len(self.leaves)
         made = np.array(rows, np.intp)
         self.leaves.append(Leaf(path[-1], where[-1], path[:2][-1], len(where), made, indicator, (path, where)))
+        self._index.add(self.leaves[-1])
         for row in rows:
             self._under.setdefault((indicator, row), []).append(leaf)
         return leaf

@@ -20,6 +20,11 @@ __all__ = ["DELAY_EDGES", "Activity", "LabCount", "PairCount", "SourceCount", "T
 DELAY_EDGES: Final = (1, 2, 4, 8, 15, 31, 91)
 """Days at which the next class of reporting delay begins: on the day, the next, 2 to 3, 4 to 7, ... 91 and more."""
 
+_EDGES: Final = np.array(DELAY_EDGES)
+_KIND_BITS: Final = 3
+_CLASS_BITS: Final = 3
+Ints = npt.NDArray[np.int64]
+
 
 class SourceCount(msgspec.Struct, array_like=True, frozen=True):
     """Events of one kind (its number) that one reporter sent, and how many of them in each class of delay."""
@@ -88,7 +93,8 @@ class Activity:
     fills it again, and what has been told by then is dropped."""
 
     def __init__(self) -> None:
-        self._reports: list[tuple[int, npt.NDArray[np.int64]]] = []
+        self._reports: list[tuple[int, Ints, Ints]] = []
+        """Of each tick: codes of reporter, kind and class of delay, and how many events have each."""
         self._pairs: list[tuple[int, str, str, int]] = []
 
     def __bool__(self) -> bool:
@@ -103,7 +109,9 @@ class Activity:
     ) -> None:
         """Events of one tick: their kinds, reporters (numbers) and delays in days. A tick that only took something
         back has none, and yet its day has something to tell."""
-        self._reports.append((tick, np.stack([kind, reporter, np.digitize(delay, DELAY_EDGES)]).astype(np.int64)))
+        classes = np.searchsorted(_EDGES, delay, side="right")
+        codes = (reporter.astype(np.int64) << _KIND_BITS | kind) << _CLASS_BITS | classes
+        self._reports.append((tick, *np.unique(codes, return_counts=True)))
 
     def pair(self, tick: int, product: str, hazard: str, change: int) -> None:
         """One report more or less that names both."""
@@ -124,14 +132,16 @@ class Activity:
         told = [PairCount(product, hazard, n) for (product, hazard), n in sorted(sums.items()) if n]
         if not reports:
             return [], told
-        kind, reporter, bin_ = np.concatenate([rows for _, rows in reports], axis=1)
-        if not len(kind):
+        codes = np.concatenate([codes for _, codes, _ in reports])
+        if not len(codes):
             return [], told
-        keys, place = np.unique(np.stack([kind, reporter]), axis=1, return_inverse=True)
-        table = np.zeros((keys.shape[1], len(DELAY_EDGES) + 1), np.int64)
-        np.add.at(table, (place.reshape(-1), bin_), 1)
+        events = np.concatenate([events for _, _, events in reports])
+        who, place = np.unique(codes >> _CLASS_BITS, return_inverse=True)
+        table = np.zeros((len(who), len(DELAY_EDGES) + 1), np.int64)
+        np.add.at(table, (place, codes & ((1 << _CLASS_BITS) - 1)), events)
+        kinds, reporters = (who & ((1 << _KIND_BITS) - 1)).tolist(), (who >> _KIND_BITS).tolist()
         counts = [
-            SourceCount(int(k), names(int(r)), int(row.sum()), tuple(row.tolist()))
-            for k, r, row in zip(*keys, table, strict=True)
+            SourceCount(kind, names(reporter), sum(row), tuple(row))
+            for kind, reporter, row in zip(kinds, reporters, table.tolist(), strict=True)
         ]
         return sorted(counts, key=lambda one: (one.kind, one.reporter)), told
