@@ -37,7 +37,9 @@ from streams.ticks import Calendar, Origin, Watermarks
 
 __all__ = ["PROGRESS_VERSION", "Assess", "Closed", "Saved", "Segment", "too_late"]
 
-PROGRESS_VERSION: Final = 4
+PROGRESS_VERSION: Final = 5
+EFFECTS_A_PIECE: Final = 50_000
+"""Effects of labs in one stored piece: well under the size of a message."""
 BASE_ROWS: Final = 200_000
 """Events folded since the last base, at least, before the next one is worth its while."""
 SEGMENT_ROWS: Final = 20_000
@@ -60,7 +62,6 @@ class Progress(msgspec.Struct, array_like=True):
     standing: list[tuple[str, str, str]]
     last_day: int | None
     told_before: int | None
-    lab_effects: Effects
     base_through: int | None = None
     """The last tick whose counts are in the stored base."""
     offered: list[tuple[str, int, int]] = []
@@ -70,16 +71,19 @@ class Progress(msgspec.Struct, array_like=True):
 @dataclass(slots=True)
 class Saved:
     """What a checkpoint stores: segments with the last tick in each; the progress row; a new base, if it is time for
-    one, and then the tick before which events are forgotten: segments that end before it can be deleted."""
+    one, and then the tick before which events are forgotten: segments that end before it can be deleted; the effects
+    of the labs, where they have changed."""
 
     segments: list[tuple[int, bytes]]
     progress: bytes
     base: list[bytes] | None = None
     forgotten_before: int | None = None
+    effects: list[bytes] | None = None
 
     @property
     def nbytes(self) -> int:
-        return len(self.progress) + sum(len(data) for _, data in self.segments) + sum(map(len, self.base or ()))
+        pieces = sum(map(len, (*(self.base or ()), *(self.effects or ()))))
+        return len(self.progress) + sum(len(data) for _, data in self.segments) + pieces
 
 
 @dataclass(slots=True)
@@ -156,6 +160,7 @@ class Assess:
         self._base_through: int | None = None
         self._since_base = 0
         self._offered: dict[Origin, int] = {}
+        self._stored_effects = self.state.labs.pack()
 
     def offer(self, origin: Origin, columns: EventColumns) -> EventColumns:
         """Take events to wait for their tick.
@@ -293,15 +298,20 @@ class Assess:
             self._judge.standing_cells(),
             self._last_day,
             self._told_before,
-            self.state.labs.pack(),
             self._base_through,
             [(*origin, offset) for origin, offset in sorted(self._offered.items())],
         )
         saved.progress = msgspec.msgpack.encode(progress)
+        effects = self.state.labs.pack()
+        if effects is not self._stored_effects:  # only a comparison makes new ones
+            saved.effects, self._stored_effects = list(_effect_pieces(effects)), effects
         return saved
 
-    def restore(self, progress: bytes, segments: Iterable[bytes], base: Iterable[bytes] = ()) -> None:
-        """Take up what checkpoints have stored: the last progress row, the base, and the segments in their order.
+    def restore(
+        self, progress: bytes, segments: Iterable[bytes], base: Iterable[bytes] = (), effects: Iterable[bytes] = ()
+    ) -> None:
+        """Take up what checkpoints have stored: the last progress row, the base, the segments in their order, and the
+        effects of the labs.
 
         Raises
         ------
@@ -328,7 +338,9 @@ class Assess:
         self._told_before = held.told_before
         if self._told_before is not None:
             self.state.activity.drop_before(self._told_before)
-        self.state.labs.unpack(held.lab_effects)
+        with reading("the effects of the labs"):
+            self.state.labs.unpack(_effects(effects))
+        self._stored_effects = self.state.labs.pack()
         self._judge.restore_standing(held.standing)
 
     def _fold_again(self, tick: int, rows: EventColumns) -> None:
@@ -339,6 +351,25 @@ class Assess:
         counted = self._base_through is not None and tick <= self._base_through
         self.state.apply(tick, rows, counted=counted)
         self._since_base += 0 if counted else len(rows)
+
+
+def _effect_pieces(effects: Effects) -> Iterator[bytes]:
+    for group, leaves, labs, values in effects:
+        for at in range(0, len(values), EFFECTS_A_PIECE):
+            span = slice(at, at + EFFECTS_A_PIECE)
+            yield msgspec.msgpack.encode((group, leaves[span], labs[span], values[span]))
+
+
+def _effects(pieces: Iterable[bytes]) -> Effects:
+    """The inverse of :func:`_effect_pieces`."""
+    held: dict[str, tuple[str, list[int], list[int], list[float]]] = {}
+    for data in pieces:
+        group, leaves, labs, values = msgspec.msgpack.decode(data, type=tuple[str, list[int], list[int], list[float]])
+        whole = held.setdefault(group, (group, [], [], []))
+        whole[1].extend(leaves)
+        whole[2].extend(labs)
+        whole[3].extend(values)
+    return list(held.values())
 
 
 def _segments(fresh: list[tuple[int, EventColumns]]) -> Iterator[tuple[int, bytes]]:

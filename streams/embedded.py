@@ -13,7 +13,7 @@ So a crash at any moment leaves the state of the last checkpoint, and the run go
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -363,6 +363,8 @@ def store_stages(log: SqliteLog, pipeline: Pipeline) -> int:
         log.set_base(saved.base)
         if saved.forgotten_before is not None:
             log.drop_segments(saved.forgotten_before)
+    if saved.effects is not None:
+        log.set_state("effects", msgspec.msgpack.encode(saved.effects))
     log.set_state("progress", saved.progress)
     escalate, oversight = pipeline.escalate.snapshot(), pipeline.escalate.oversight.snapshot()
     log.set_state("escalate", escalate)
@@ -375,8 +377,15 @@ def restore_stages(log: SqliteLog, pipeline: Pipeline) -> None:
     """Bring new stages to where :func:`store_stages` has stored them."""
     progress, escalate, oversight = (log.state(name) for name in ("progress", "escalate", "oversight"))
     if progress is not None:
-        pipeline.assess.restore(progress, log.segments(), log.base())
+        pipeline.assess.restore(progress, log.segments(), log.base(), held_effects(log))
     if escalate is not None:
         pipeline.escalate.restore(escalate)
     if oversight is not None:
         pipeline.escalate.oversight.restore(oversight)
+
+
+def held_effects(log: SqliteLog) -> Iterator[bytes]:
+    """The stored pieces of the labs' effects, decoded as they are asked for: who takes them up says what damaged ones
+    mean."""
+    held = log.state("effects")
+    yield from () if held is None else msgspec.msgpack.decode(held, type=list[bytes])

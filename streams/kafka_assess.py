@@ -52,11 +52,12 @@ PROGRESS_KEY = b"progress"
 """Key of a changelog's progress row; every checkpoint writes it last."""
 _SEGMENT = b"segment-"
 _BASE = b"base-"
+_EFFECTS = b"effects-"
 
 
 class ProgressRow(msgspec.Struct, array_like=True):
     """The progress row: the stage's progress, where its input goes on, the next segment's number, under which
-    configuration and catalogue all of it came about, and how many pieces the base has."""
+    configuration and catalogue all of it came about, and how many pieces the base and the labs' effects have."""
 
     progress: bytes
     offset: int
@@ -65,6 +66,7 @@ class ProgressRow(msgspec.Struct, array_like=True):
     said_through: int | None = None
     """The last tick of which the signals were sent before the state was given up, None where it never was."""
     pieces: int = 0
+    effects: int = 0
 
 
 def check_built(held: str, now: str, topic: str) -> None:
@@ -88,12 +90,14 @@ async def read_changelog(
 
 def parts_of(
     row: ProgressRow, held: dict[bytes, bytes]
-) -> tuple[list[tuple[int, int]], Iterator[bytes], Iterator[bytes]]:
-    """The numbers of a changelog's segments, the segments and the pieces of the base; both leave ``held`` as read."""
+) -> tuple[list[tuple[int, int]], Iterator[bytes], Iterator[bytes], Iterator[bytes]]:
+    """The numbers of a changelog's segments, the segments, the pieces of the base and of the labs' effects; all leave
+    ``held`` as they are read."""
     with reading("the keys of the state"):
         kept = sorted(_numbers(key) for key in held if key.startswith(_SEGMENT))
     segments = (held.pop(_key(_SEGMENT, *one)) for one in kept)
-    return kept, segments, (held.pop(_key(_BASE, piece)) for piece in range(row.pieces))
+    base = (held.pop(_key(_BASE, piece)) for piece in range(row.pieces))
+    return kept, segments, base, (held.pop(_key(_EFFECTS, piece)) for piece in range(row.effects))
 
 
 async def _last_closed(client: dict[str, Any], topic: str, partition: int) -> int | None:
@@ -141,7 +145,7 @@ async def read_committed(
 
 
 def _key(kind: bytes, *numbers: int) -> bytes:
-    """``segment-NUMBER-TICK``, where the tick is the segment's last; ``base-PIECE``."""
+    """``segment-NUMBER-TICK``, where the tick is the segment's last; ``base-PIECE``; ``effects-PIECE``."""
     return kind + "-".join(map(str, numbers)).encode()
 
 
@@ -174,7 +178,7 @@ class KafkaAssess:
         self._segments = 0
         self._kept: list[tuple[int, int]] = []
         """Number and last tick of the segments that are there."""
-        self._pieces = 0
+        self._pieces = self._effects = 0
         self._unfolded: deque[tuple[int, int]] = deque()
         self._signals: list[Signal] = []
         self._tallies: list[tuple[int, Tally]] = []
@@ -207,9 +211,9 @@ class KafkaAssess:
         return self.offset
 
     def _restore_stage(self, row: ProgressRow, held: dict[bytes, bytes]) -> None:
-        self._kept, segments, base = parts_of(row, held)
-        self.stage.restore(row.progress, segments, base)
-        self.offset, self._segments, self._pieces = row.offset, row.segments, row.pieces
+        self._kept, *parts = parts_of(row, held)
+        self.stage.restore(row.progress, *parts)
+        self.offset, self._segments, self._pieces, self._effects = row.offset, row.segments, row.pieces, row.effects
         self._sent_through, self._said_through = self.stage.closed_through, row.said_through
 
     def take(self, batch: RecordBatch) -> None:
@@ -293,23 +297,28 @@ class KafkaAssess:
         async def send(key: bytes, value: bytes | None) -> None:
             await self._send(producer, "assess-changelog", self.partition, key, value, [])
 
+        async def pieces(kind: bytes, new: list[bytes], before: int) -> int:
+            for piece, data in enumerate(new):
+                await send(_key(kind, piece), data)
+            for piece in range(len(new), before):
+                await send(_key(kind, piece), None)
+            return len(new)
+
         for last, segment in saved.segments:
             await send(_key(_SEGMENT, self._segments, last), segment)
             self._kept.append((self._segments, last))
             self._segments += 1
         if saved.base is not None:
-            for piece, data in enumerate(saved.base):
-                await send(_key(_BASE, piece), data)
-            for piece in range(len(saved.base), self._pieces):
-                await send(_key(_BASE, piece), None)
-            self._pieces = len(saved.base)
+            self._pieces = await pieces(_BASE, saved.base, self._pieces)
             before = saved.forgotten_before
             gone = [kept for kept in self._kept if before is not None and kept[1] < before]
             for kept in gone:
                 await send(_key(_SEGMENT, *kept), None)
             self._kept = self._kept[len(gone) :]
+        if saved.effects is not None:
+            self._effects = await pieces(_EFFECTS, saved.effects, self._effects)
         built, said = self._built_under, self._said_through
-        row = ProgressRow(saved.progress, resume, self._segments, built, said, self._pieces)
+        row = ProgressRow(saved.progress, resume, self._segments, built, said, self._pieces, self._effects)
         packed = msgspec.msgpack.encode(row)
         await send(PROGRESS_KEY, packed)
         return saved.nbytes + len(packed) - len(saved.progress)

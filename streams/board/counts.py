@@ -17,6 +17,7 @@ from schemas.errors import Rejection
 from streams.assess import Assess
 from streams.cells import CellStore
 from streams.config import Config, built_under
+from streams.embedded import held_effects
 from streams.intake import shard_of
 from streams.medium import EmbeddedMedium, Medium
 from streams.stored import StoredStateError, reading
@@ -79,7 +80,7 @@ def _embedded(medium: EmbeddedMedium, config: Config, catalogue: Catalogue) -> I
             return
         _check(log.state("config") or b"", config, catalogue)
         assess = Assess(config, catalogue, (), stored=False)
-        assess.restore(progress, log.segments(), log.base())
+        assess.restore(progress, log.segments(), log.base(), held_effects(log))
     yield assess
 
 
@@ -103,9 +104,9 @@ def _on_kafka(medium: Medium, config: Config, catalogue: Catalogue, wanted: Sequ
         with reading("the progress row"):
             progress = msgspec.msgpack.decode(rows[PROGRESS_KEY], type=ProgressRow)
         _check(progress.built_under.encode(), config, catalogue)
-        _, segments, base = parts_of(progress, rows)
+        _, *parts = parts_of(progress, rows)
         assess = Assess(config, catalogue, (), stored=False)
-        assess.restore(progress.progress, segments, base)
+        assess.restore(progress.progress, *parts)
         yield assess
 
 

@@ -129,7 +129,7 @@ def parts_of(assess: Assess) -> dict[str, Any]:
 @settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     seed=st.integers(0, 10_000),
-    stops=st.lists(st.integers(1, 300), max_size=5, unique=True).map(sorted),
+    stops=st.lists(st.integers(1, 280), max_size=5, unique=True).map(sorted),  # before the last event
     catalogue=st.sampled_from([CONFIG, OPEN]),
     rows=st.sampled_from([1, 150]),
 )
@@ -143,6 +143,7 @@ def test_where_a_run_is_stored_and_taken_up_again_does_not_show(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assess_module, "BASE_ROWS", rows)
         patch.setattr(assess_module, "SEGMENT_ROWS", 7)
+        patch.setattr(assess_module, "EFFECTS_A_PIECE", 2)
         again, found = run(catalogue, streams, [START + day * DAY for day in stops], store)
     assert found == expected
     assert again.closed_through == plain.closed_through
@@ -163,6 +164,20 @@ def test_old_segments_are_deleted_and_what_is_stored_stays_small(monkeypatch: py
     assert len(assess.state.ledger) < 0.2 * events
     assert len(assess.state.traces) <= len(assess.state.ledger)
     assert store.deleted > 0.7 * (store.deleted + len(store.segments))
+
+
+def test_the_effects_of_the_labs_are_stored_when_a_comparison_has_made_new_ones_and_come_back_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assess_module, "EFFECTS_A_PIECE", 2)
+    made = dict(zip((A, B), history(3, 300, 3.0), strict=True))
+    streams = {origin: columns_of(CONFIG, each, origin) for origin, each in made.items()}
+    store, stops = Store(), [START + day * DAY for day in range(100, 280)]
+    again, _ = run(CONFIG, streams, stops, store)
+    effects = run(CONFIG, streams)[0].state.labs.pack()
+    assert max(len(values) for *_, values in effects) > 2  # so some pieces belong together
+    assert again.state.labs.pack() == effects
+    assert 0 < store.comparisons < len(stops) / 3  # of a checkpoint each day
 
 
 def test_counts_are_kept_as_long_as_a_detector_looks_back_and_a_block_more_at_the_most() -> None:

@@ -147,6 +147,17 @@ def test_the_embedded_run_refuses_it_in_one_line_that_says_what_to_do(
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("bad", [b"", b"\xc1", msgspec.msgpack.encode([b"?"]), msgspec.msgpack.encode([[1]])])
+def test_effects_of_labs_that_cannot_be_read_are_refused_likewise(filled: Path, tmp_path: Path, bad: bytes) -> None:
+    for file in filled.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    log = SqliteLog(tmp_path, 2)
+    log.set_state("effects", bad)
+    with pytest.raises(StoredStateError, match=r"the effects of the labs cannot be read.*`tocsin state rebuild --data"):
+        runtime(log)
+    log.close()
+
+
 def test_the_command_says_so_and_the_command_that_it_names_mends_it(tmp_path: Path) -> None:
     data = fill(tmp_path / "data", tmp_path)
     succeeds("run", "--until-end", "--data", data)
