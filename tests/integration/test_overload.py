@@ -35,6 +35,8 @@ REGIONS = ("120101", "120102", "120103", "120104", "120105", "120106")
 BURST = 1_000_000 if LONG else 30_000
 NAMES = 1_000_000 if LONG else 20_000
 MB = 1 << 20
+SUSTAINED = 800
+"""Records a second that a worker takes which is to be outrun ten times."""
 
 
 def complaints(
@@ -247,16 +249,20 @@ def groups(kafka: Any, topic_prefix: str, tmp_path: Path) -> Iterator[Any]:
     """Makes a group with its topics, and puts the one worker that it starts under watch."""
     with ExitStack() as made:
 
-        def make(config: Config, *, history: bool) -> tuple[Group, Callable[[], Watch]]:
+        def make(config: Config, *, history: bool) -> tuple[Group, Callable[..., Watch]]:
             group = made.enter_context(
                 closing(Group(kafka.bootstrap, topic_prefix, Dataset("burst", config, {}), tmp_path))
             )
             group.create(history=history)
 
-            def start() -> Watch:
+            def start(**screws: Any) -> Watch:
                 port = free_port()
-                watch = Watch(group.start_command("--metrics-port", str(port)), port)
-                made.enter_context(closing(watch)).settle()
+                if screws:
+                    worker = group.start(metrics_port=port, **screws)
+                else:
+                    worker = group.start_command("--metrics-port", str(port))
+                watch = made.enter_context(closing(Watch(worker, port)))
+                watch.settle()
                 return watch
 
             return group, start
@@ -290,4 +296,57 @@ def test_a_burst_on_kafka_shows_as_lag_takes_bounded_memory_and_is_worked_off(gr
     # A row of the ledger with its index has some 90 bytes; arrays grow by half, and by copying. The burst itself would
     # be twice as much: a record has 250 bytes, and as an object in memory 400 more.
     assert watch.grown() < 150 * MB + 250 * BURST
+    assert watch.worker.stop() == 0
+
+
+def paced(group: Group, batches: list[list[Outgoing]], seconds: float) -> float:
+    """Publish batches evenly over so many seconds; how many it took."""
+    began = time.monotonic()
+    for number, batch in enumerate(batches):
+        time.sleep(max(0.0, began + number * seconds / len(batches) - time.monotonic()))
+        group.publish({"complaints": batch})
+    time.sleep(max(0.0, began + seconds - time.monotonic()))
+    return time.monotonic() - began
+
+
+@pytest.mark.kafka
+@pytest.mark.skipif(not LONG, reason="takes minutes: set TOCSIN_LONG=1")
+def test_a_minute_at_ten_times_the_rate_it_sustains_on_kafka_shows_as_lag_takes_bounded_memory_and_is_worked_off(
+    groups: Any, tmp_path: Path
+) -> None:
+    """Live topics, ticks of a minute. So that one publisher can outrun it ten times, the worker is held to a modest
+    rate (it waits before each batch); when the minute is over it is let go, lest working off take nine minutes more.
+    """
+    group, start = groups(Config().replace(tick_seconds=60), history=False)
+    hurry = tmp_path / "hurry"
+    count, month = 10 * SUSTAINED * 60, int(time.time() * 1_000) - 30 * DAY
+    batches = list(complaints(count, in_turn(CODES, count), since=month))
+    watch = start(at_most=SUSTAINED, hurry=str(hurry))
+    watch.wait(lambda: "tocsin_consumer_lag_records" in watch.seen)
+    took = paced(group, batches, 60)
+    taken, lag, overloaded = watch.seen["tocsin_events_total"], watch.seen["tocsin_consumer_lag_records"], watch.grown()
+    hurry.touch()
+    began = time.monotonic()
+    watch.drained(count, 0)
+    watch.wait(group.done)
+    worked = time.monotonic() - began
+    print(
+        f"kafka, a minute of overload: {count:,} records published in {took:.0f} s ({count / took:,.0f}/s), "
+        f"{taken:,.0f} of them taken by then ({taken / took:,.0f}/s), lag {lag:,.0f}, memory "
+        f"{watch.at_rest / MB:.0f} MB at rest, +{overloaded / MB:.0f} MB; the others worked off in {worked:.0f} s "
+        f"({(count - taken) / worked:,.0f}/s), +{watch.grown() / MB:.0f} MB at its peak"
+    )
+    assert took < 66, "the publisher could not keep up with what the test asks of it"
+    assert count >= 10 * taken > 0
+    assert lag > 0.8 * count
+    # What has not been read yet takes no memory but for what the transport fetches ahead: 4 MB of a partition.
+    assert overloaded < 100 * MB + 250 * taken
+    assert watch.grown() < 150 * MB + 250 * count
+    watch.wait(lambda: watch.seen["tocsin_state_rows"] >= count)
+    assert watch.seen["tocsin_state_rows"] == count
+    assert watch.seen.get("tocsin_dead_letters_total", 0.0) == 0.0
+    # It is well, and goes on.
+    more = complaints(100, in_turn(CODES, 100), since=month + 1)
+    group.publish({"complaints": [record for batch in more for record in batch]})
+    watch.drained(count + 100, 0)
     assert watch.worker.stop() == 0
