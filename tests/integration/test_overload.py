@@ -7,6 +7,7 @@ shows the figures.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from law import DAY, LONG, Dataset, Group, Worker
+from law import DAY, LONG, Dataset, Group, Worker, read
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams import datadir
@@ -268,6 +269,34 @@ def groups(kafka: Any, topic_prefix: str, tmp_path: Path) -> Iterator[Any]:
             return group, start
 
         yield make
+
+
+def deaths(count: int, *, since: int) -> list[Outgoing]:
+    """Each rings an alert of its own."""
+    when = datetime.fromtimestamp(since / 1_000, timezone(timedelta(hours=8))).isoformat()
+    common = {"source": "s", "reported_at": when, "product": "F0101", "region": "120101", "site": "hospital-1"}
+    events = ({**common, "event_id": f"{since}-{number}", "severity": 4, "outcome": "died"} for number in range(count))
+    return [Outgoing(since, str(number).encode(), msgspec.json.encode(event)) for number, event in enumerate(events)]
+
+
+@pytest.mark.kafka
+def test_more_alerts_may_stand_than_one_record_can_hold(groups: Any) -> None:
+    """Some 1,300 bytes an alert: 8,000 are more than the 8 MB of the largest record that the broker takes."""
+    group, start = groups(Config().replace(tick_seconds=60), history=False)
+    count, now = 8_000, int(time.time() * 1_000)
+
+    def work_off(alerts: int) -> None:
+        watch = start()
+        watch.wait(lambda: watch.seen.get("tocsin_open_alerts", 0.0) == alerts, 120)
+        watch.wait(lambda: watch.seen["tocsin_consumer_lag_records"] == 0.0, 120)
+        assert watch.worker.stop() == 0
+
+    group.publish({"injuries": deaths(count, since=now)})
+    work_off(count)
+    group.publish({"injuries": deaths(1, since=now + 1)})
+    work_off(count + 1)  # it begins with what the first has stored
+    written = [json.loads(record.value or b"") for record in read(group.medium, "emergency-response")]
+    assert len({alert["id"] for alert in written}) == len(written) == count + 1
 
 
 @pytest.mark.kafka
