@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,17 @@ class _Owned:
     assess: dict[int, KafkaAssess] = field(default_factory=dict)
     escalate: KafkaEscalate | None = None
     producers: dict[str, AIOKafkaProducer] = field(default_factory=dict)
+
+
+class _Process(faust.Worker):
+    """Faust's process, which also heeds the signals that came before it could."""
+
+    told: Sequence[int] = ()
+
+    def install_signal_handlers(self) -> None:
+        super().install_signal_handlers()
+        for number in self.told:
+            signal.raise_signal(number)
 
 
 class KafkaWorker:
@@ -295,10 +307,12 @@ class KafkaWorker:
 
     # --- running ---------------------------------------------------------------------------------------------------
 
-    def run(self, loglevel: str = "WARNING", log_format: LogFormat = "text") -> None:
-        """Run until SIGTERM or SIGINT; a failure ends the process with status 1."""
+    def run(self, loglevel: str = "WARNING", log_format: LogFormat = "text", told: Sequence[int] = ()) -> None:
+        """Run until SIGTERM or SIGINT, also one that came before and stands in ``told``; a failure ends the process
+        with status 1."""
         how = JSON_LOGGING if log_format == "json" else None
-        worker = faust.Worker(self.app, loglevel=loglevel, quiet=True, redirect_stdouts=False, logging_config=how)
+        worker = _Process(self.app, loglevel=loglevel, quiet=True, redirect_stdouts=False, logging_config=how)
+        worker.told = told
         worker.spinner = None  # it would write a terminal's control characters to wherever standard output goes
         worker.execute_from_commandline()
 

@@ -8,7 +8,8 @@
    (:mod:`streams.oversight`).
 4. Dispositions take effect at the tick of their arrival, after the tick's signals.
 
-One partition, small state: the open alerts, the ids of grave events, and what oversight remembers.
+One partition, small state: the open alerts, the ids of grave events as long as a copy may still come, and what
+oversight remembers.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from streams.wording import COLOURS, GRADES, actions, headline
 
 __all__ = ["STATE_VERSION", "Escalate", "OpenAlert"]
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 VERSION = "0.1.0"
 Key = tuple[str, str, str, str]
 """What an alert is about: kind, product, region, and the source or the kind of injury where it has one."""
@@ -63,7 +64,7 @@ class _State(msgspec.Struct, array_like=True):
     through: int | None
     partitions: dict[int, int]
     standing: list[OpenAlert]
-    graves: dict[str, bool]
+    graves: dict[str, int]
     pending: list[tuple[int, Signal]]
     dispositions: list[tuple[int, Disposition]]
     echoes: list[tuple[Key, Echo]]
@@ -89,7 +90,9 @@ class Escalate:
         self._partitions = partitions
         self.through: int | None = None
         self._open: dict[Key, OpenAlert] = {}
-        self._graves: dict[str, bool] = {}
+        self._graves: dict[str, int] = {}
+        """Ids of grave events that have rung, and when they were reported (epoch ms)."""
+        self._forgotten_day: int | None = None
         self._grave_open: dict[str, OpenAlert] = {}
         self._echoes: dict[Key, Echo] = {}
         self._regions: list[str] = []
@@ -102,13 +105,31 @@ class Escalate:
 
     def grave(self, signal: Signal) -> list[Alert]:
         """A grave event's signal, before its tick closes; one that is known already brings nothing."""
-        alert_id = signal.alert_id
-        if alert_id is None or alert_id in self._graves:
+        alert_id, reported = signal.alert_id, self._calendar.epoch_ms(signal.as_of)
+        if alert_id is None or alert_id in self._graves or self._is_past(reported):
             return []
-        self._graves[alert_id] = True
-        alert = self._make(signal, alert_id, signal.level, signal.scope, self._calendar.epoch_ms(signal.as_of))
-        self._grave_open[alert_id] = OpenAlert(alert, self._calendar.epoch_ms(signal.as_of))
+        self._graves[alert_id] = reported
+        alert = self._make(signal, alert_id, signal.level, signal.scope, reported)
+        self._grave_open[alert_id] = OpenAlert(alert, reported)
         return [alert]
+
+    def _is_past(self, reported: int) -> bool:
+        """Whether a grave event reported then has rung already if it ever was to, so that its id need not be held.
+
+        Intake takes an event up to ``intake.lateness_days`` after its report, and ``state.remember_days`` are no fewer.
+        When the ticks are closed beyond that, every record that could ring has been read. What comes once more, from a
+        batch that is sent again after a crash, is known by its time alone.
+        """
+        if self.through is None:
+            return False
+        return reported + self._config.state.remember_days * MS_PER_DAY < self._calendar.tick_end(self.through)
+
+    def _forget_graves(self, through: int) -> None:
+        """Let go of the ids that time alone tells, once a day. When that is done cannot show."""
+        day = self._calendar.day_of_tick(through)
+        if day != self._forgotten_day:
+            self._forgotten_day = day
+            self._graves = {name: at for name, at in self._graves.items() if not self._is_past(at)}
 
     def offer(
         self,
@@ -151,6 +172,7 @@ class Escalate:
             out += self._tick(tick)
         if self.through is None or target > self.through:
             self.through = target
+            self._forget_graves(target)
         return out
 
     def _next_tick(self) -> int | None:
@@ -270,7 +292,6 @@ class Escalate:
 
     def _end_grave(self, alert_id: str, end: int, reason: str, by: str | None = None) -> Alert:
         standing = self._grave_open.pop(alert_id)
-        self._graves[alert_id] = False
         return self._next(standing.alert, "resolved", end, reason=reason, by=by)
 
     def _dispose(self, disposition: Disposition, end: int) -> list[Alert]:

@@ -3,13 +3,16 @@
 1. Signals, markers, grave signals and dispositions are applied in the order in which they stand in ``signals``.
 2. Alerts go to ``emergency-response``, the snapshot to ``escalate-changelog``, the offset to the group, in one
    transaction: each revision of an alert is there once, and never without the state that knows of it.
+
+A snapshot that is larger than a record may be goes in pieces: the first in the row ``state``, the others in rows of
+their own.
 """
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiokafka import TopicPartition as Partition
@@ -31,6 +34,13 @@ __all__ = ["KafkaEscalate"]
 
 _STATE = b"state"
 _OVERSIGHT = b"oversight"
+_PIECE_BYTES: Final = 4 << 20
+"""Of a snapshot in one row, with room to spare below the largest record (``MAX_RECORD_BYTES``)."""
+
+
+def _piece(number: int) -> bytes:
+    """Key of a row with a further piece of the snapshot."""
+    return b"state-%d" % number
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -39,6 +49,8 @@ class _Row(msgspec.Struct, array_like=True):
     built_under: str = ""
     again_until: int = 0
     """Below this offset of its input every alert was written before the state was given up."""
+    pieces: int = 0
+    """How many rows hold what is left of the snapshot."""
 
 
 class _Revision(msgspec.Struct):
@@ -61,6 +73,7 @@ class KafkaEscalate:
         self._alerts: list[Alert] = []
         self._again_until = 0
         self._written: set[tuple[str, int]] = set()
+        self._pieces = 0
         self._dirty = False
         self._checkpointed = time.monotonic()
 
@@ -74,9 +87,10 @@ class KafkaEscalate:
             if held is not None:
                 with reading("escalate's state"):
                     row = msgspec.msgpack.decode(held, type=_Row)
+                    snapshot = b"".join([row.snapshot, *(last[_piece(number)] for number in range(row.pieces))])
                 check_built(row.built_under, self._built_under, topic)
-                self.stage.restore(row.snapshot)
-                self.offset, self._again_until = row.offset, row.again_until
+                self.stage.restore(snapshot)
+                self.offset, self._again_until, self._pieces = row.offset, row.again_until, row.pieces
             if oversight is not None:
                 self.stage.oversight.restore(oversight)
         if held is None:
@@ -128,25 +142,36 @@ class KafkaEscalate:
         alerts = [alert for alert in self._alerts if (alert.id, alert.revision) not in self._written]
         self._alerts = []
         now = datetime.now(UTC)
-        row = msgspec.msgpack.encode(_Row(self.stage.snapshot(), self.offset, self._built_under, self._again_until))
         async with producer.transaction():
             for alert in alerts:
                 alert.emitted_at = now
                 value, topic = msgspec.json.encode(alert), topic_name(self._prefix, "emergency-response")
                 await producer.send(topic, value, key=alert.id.encode(), partition=0)
-            changelog = topic_name(self._prefix, "escalate-changelog")
-            await producer.send(changelog, row, key=_STATE, partition=0)
-            if (oversight := self.stage.oversight.snapshot()) is not None:
-                await producer.send(changelog, oversight, key=_OVERSIGHT, partition=0)
+            nbytes = await self._send_state(producer)
             tp = Partition(topic_name(self._prefix, "signals"), 0)
             await producer.send_offsets_to_transaction({tp: self.offset}, self._group)
         self._dirty = False
         self._checkpointed = time.monotonic()
-        self._meter.checkpointed("escalate", time.perf_counter() - began, len(row) + len(oversight or b""))
+        self._meter.checkpointed("escalate", time.perf_counter() - began, nbytes)
         self._meter.emitted(alerts)
         self._tell_standing()
         for alert in alerts:
             log_alert(alert)
+
+    async def _send_state(self, producer: Any) -> int:
+        """Send what is to be stored; returns its bytes."""
+        topic, snapshot = topic_name(self._prefix, "escalate-changelog"), self.stage.snapshot()
+        first, *others = [snapshot[at : at + _PIECE_BYTES] for at in range(0, len(snapshot), _PIECE_BYTES)]
+        row = _Row(first, self.offset, self._built_under, self._again_until, len(others))
+        rows: dict[bytes, bytes | None] = {_STATE: msgspec.msgpack.encode(row)}
+        rows |= {_piece(number): piece for number, piece in enumerate(others)}
+        rows |= {_piece(number): None for number in range(len(others), self._pieces)}
+        if (oversight := self.stage.oversight.snapshot()) is not None:
+            rows[_OVERSIGHT] = oversight
+        for key, value in rows.items():
+            await producer.send(topic, value, key=key, partition=0)
+        self._pieces = len(others)
+        return sum(len(value or b"") for value in rows.values())
 
     def _tell_standing(self) -> None:
         if self._meter.on:

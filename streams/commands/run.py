@@ -204,7 +204,7 @@ def _told_the_end(stopped: list[int], until_end: bool, total: dict[str, int], wa
 
 @contextmanager
 def _on_signals(stopped: list[int]) -> Iterator[None]:
-    """Note SIGTERM and SIGINT, for the next checkpoint to see; a second one ends at once, which loses nothing."""
+    """Note SIGTERM and SIGINT, for whoever is able to stop in order; a second one ends at once, which loses nothing."""
 
     def handle(number: int, _: Any) -> None:
         if stopped:
@@ -242,7 +242,9 @@ def _worker(place: Place, broker: Broker, config: Config, until_end: bool, watch
         credentials=broker.security.faust(),
         meter=meter,
     )
-    with served, watch.link(place, config, meter, lambda: worker.escalates):
+    # Faust listens for signals when its loop turns: who sees our port may tell us to end before.
+    told: list[int] = []
+    with _on_signals(told), served, watch.link(place, config, meter, lambda: worker.escalates):
         if until_end:
             from streams.kafka_end import end_when_done
 
@@ -251,7 +253,7 @@ def _worker(place: Place, broker: Broker, config: Config, until_end: bool, watch
             f"worker of group {worker.group} on {broker.address.url}: {sum(topology.partitions.values())} partitions"
         )
         say(began) if watch.log_format == "text" else logger.info(began)
-        worker.run(log_format=watch.log_format)
+        worker.run(log_format=watch.log_format, told=told)
 
 
 def _check_topics(broker: Broker, config: Config, found: set[str]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_cli_kafka import accident, command, environment, run
 
 from streams.embedded import INPUTS
+from tests.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -37,9 +38,7 @@ class Worker:
     """A worker with an endpoint, its log in a file."""
 
     def __init__(self, *args: str, log: Path, **extra: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.log = log
         given = command("run", *args, "--metrics-port", self.port, "--log-format", "json")
         with log.open("wb") as out:  # both streams: nothing else may come in between
@@ -183,3 +182,45 @@ def test_a_worker_goes_ready_counts_what_it_does_and_shows_its_lag(
     assert [(line["level"], line["reasons"]) for line in refused] == [("warning", {"malformed-json": 1})]
     assert PASSWORD not in worker.log.read_text()
     assert "no json at all" not in worker.log.read_text()
+
+
+_TOLD_AT_ONCE = """
+import os, signal
+from streams.cli import main
+from streams.health import HealthServer
+enter = HealthServer.__enter__
+def enter_and_be_told(self):
+    server = enter(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return server
+HealthServer.__enter__ = enter_and_be_told
+main()
+"""
+
+
+def test_a_worker_that_is_told_to_end_as_soon_as_it_can_be_seen_ends_in_order(
+    kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    place = ("--broker", f"kafka://{kafka.bootstrap}", "--prefix", f"{topic_prefix}.")
+    run("topics", "create", "--partitions", "1", *place)
+    told = [sys.executable, "-c", _TOLD_AT_ONCE, "run", *place, "--metrics-port", str(free_port())]
+    ended = subprocess.run(told, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_worker_may_be_told_to_end_at_any_moment_of_its_start(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path, started: list[Worker]
+) -> None:
+    place = ("--broker", f"kafka://{kafka.bootstrap}", "--prefix", f"{topic_prefix}.")
+    run("topics", "create", "--partitions", "1", *place)
+    for pause in (0.0, 0.02, 0.1, 0.3, 1.0, 2.0):
+        worker = Worker(*place, log=tmp_path / f"after-{pause}.log")
+        started.append(worker)
+        deadline = time.monotonic() + 60
+        while not worker.get("/healthz")[0]:
+            assert time.monotonic() < deadline, worker.log.read_text()[-3000:]
+        time.sleep(pause)
+        worker.process.terminate()
+        assert (pause, worker.process.wait(60)) == (pause, 0), worker.log.read_text()[-3000:]
+        assert "Traceback" not in worker.log.read_text()

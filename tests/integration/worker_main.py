@@ -12,8 +12,12 @@ The orders, beside ``bootstrap`` and ``config``:
     How much one fetch brings of a partition, and one poll in all: they set the size of the batches.
 ``slow``
     Seconds to wait before each raw batch, so that a test has time to interfere.
+``at_most``
+    How many raw records a second it takes at most, whatever their batches.
 ``hurry``
     A file; once it is there, nothing is slow any more.
+``metrics_port``
+    Where it tells of itself.
 ``mutation``, ``clock``
     A protection to take out, and jumps of the wall clock: see :mod:`faults.hooks`.
 ``crash``
@@ -27,8 +31,13 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streams.transport import RecordBatch
 
 POINTS = (
     "intake-first-sent",  # dead letters, grave signals and dispositions are out, the columns not
@@ -130,12 +139,31 @@ def _around_checkpoint(stage: Any, name: str, fuse: Fuse) -> None:
     stage.checkpoint = watched
 
 
+def slow_down(orders: dict[str, Any]) -> None:
+    """Have intake wait before each batch, as long as the batch is large or as it is told."""
+    from streams.kafka_intake import KafkaIntake
+
+    batch = KafkaIntake.batch
+
+    async def slowly(self: KafkaIntake, taken: RecordBatch, *arguments: Any) -> None:
+        until = time.monotonic() + orders.get("slow", 0.0)
+        if "at_most" in orders:
+            until += len(taken.records) / orders["at_most"]
+        while (left := until - time.monotonic()) > 0 and not os.path.exists(orders.get("hurry", "")):
+            await asyncio.sleep(min(left, 0.2))
+        await batch(self, taken, *arguments)
+
+    KafkaIntake.batch = slowly  # type: ignore[method-assign]
+
+
 def work(orders: dict[str, Any]) -> None:
     from streams import transport_client
     from streams.app import KafkaWorker, Topology
     from streams.config import Config
+    from streams.health import HealthServer
     from streams.kafka_client import BrokerAddress, Security, describe
-    from streams.kafka_intake import KafkaIntake
+    from streams.meter import SILENT
+    from streams.metrics import Metrics
 
     config = Config.parse(orders["config"], "orders")
     address = BrokerAddress.parse(orders["bootstrap"])
@@ -156,28 +184,25 @@ def work(orders: dict[str, Any]) -> None:
         from faults.hooks import bend_clock
 
         bend_clock(*orders["clock"])
-    if "slow" in orders:
-        batch = KafkaIntake.batch
-
-        async def slowly(self: KafkaIntake, *arguments: Any) -> None:
-            if not ("hurry" in orders and os.path.exists(orders["hurry"])):
-                await asyncio.sleep(orders["slow"])
-            await batch(self, *arguments)
-
-        KafkaIntake.batch = slowly  # type: ignore[method-assign]
+    if "slow" in orders or "at_most" in orders:
+        slow_down(orders)
+    catalogue = config.load_catalogue()
+    metrics = Metrics(config, catalogue, "kafka", cells=[]) if "metrics_port" in orders else None
     worker = KafkaWorker(
         config,
-        config.load_catalogue(),
+        catalogue,
         str(address),
         topology,
         instance=orders.get("instance"),
         checkpoint_seconds=orders.get("checkpoint_seconds", 1.0),
         settle=orders.get("settle", 3.0),
+        meter=metrics or SILENT,
     )
     settings = worker.app.conf
     settings.broker_session_timeout = orders.get("session_timeout", 6.0)
     settings.consumer_max_fetch_size = orders.get("fetch_bytes", settings.consumer_max_fetch_size)
-    worker.run("INFO")
+    with HealthServer(metrics, "127.0.0.1", orders["metrics_port"]) if metrics is not None else nullcontext():
+        worker.run("INFO")
 
 
 if __name__ == "__main__":

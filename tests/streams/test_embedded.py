@@ -380,6 +380,25 @@ def test_given_times_beyond_all_calendars_do_not_stop_the_run(moment: int) -> No
     assert msgspec.json.decode(msgspec.json.encode(answered[1]), type=Alert).as_of == answered[1].as_of
 
 
+@pytest.mark.parametrize("seed", [None, *range(5)])
+def test_the_last_copy_of_a_grave_event_that_is_taken_rings_no_second_alert_in_any_order(seed: int | None) -> None:
+    """The shortest memory that the configuration allows; beyond it a copy is refused for its age."""
+    config = world_config(tick_seconds=43_200, intake={"lateness_days": 400}, state={"remember_days": 400})
+    death = encoded(body("injuries", "a", START, outcome="died"))
+    last = START + 400 * DAY
+    raw: Raw = {origin: [] for origin in ORIGINS}
+    raw["injuries", 0] = numbered([(START, death), (last - DAY, death), (last, death), (last + 1, death)])
+    raw["injuries", 1] = numbered([(START + 30 * DAY, death), (last, death), (last + 300 * DAY, death)])
+    # Others close the ticks on the way.
+    raw["complaints", 0] = numbered(
+        (START + n * DAY, body("complaints", f"c{n}", START + n * DAY)) for n in range(1, 500)
+    )
+    step = feed_all(Pipeline(config, CATALOGUE, ORIGINS), raw, batch=1, seed=seed)
+    graves = [alert for alert in step.alerts if alert.kind == "grave-event"]  # and one of silence
+    assert [(alert.status, alert.revision) for alert in graves] == [("opened", 1), ("resolved", 2)]
+    assert [(letter.reason, letter.stage) for letter in step.dead] == [("too-late", "intake")] * 2
+
+
 def test_what_comes_after_its_tick_was_closed_goes_to_the_dead_letters_once() -> None:
     def reasons(pipeline: Pipeline, *names: str, seen: int = 0) -> list[tuple[str, int]]:
         rows = numbered((START + DAY, body("injuries", name, START)) for name in names)

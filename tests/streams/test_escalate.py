@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import CHINA, HOUR, START, alert_texts, disposition, settings_with
+from builders import CHINA, DAY, HOUR, START, alert_texts, disposition, settings_with
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -357,6 +357,25 @@ def test_who_closed_a_grave_alert_stays_on_record() -> None:
     escalate.dispose(START + HOUR, disposition("grave-1", "close"))
     (alert,) = run(escalate, through=T0 + 1)
     assert (alert.status, alert.acknowledged_by) == ("resolved", "officer")
+
+
+def test_the_id_of_a_grave_event_is_let_go_once_no_copy_can_come_and_what_is_sent_again_still_brings_nothing() -> None:
+    def held(escalate: Escalate) -> int:
+        return escalate.snapshot().count(b"grave-")
+
+    escalate, days = new_escalate(), CONFIG.state.remember_days
+    for number in range(50):
+        assert escalate.grave(grave(f"grave-{number}", reported=START + number * DAY))
+    assert len(run(escalate, through=day(days) - 1)) == 50  # resolved
+    assert held(escalate) == 50
+    assert escalate.grave(grave("grave-0")) == []
+    run(escalate, through=day(days + 25) - 1)
+    assert held(escalate) == 25
+    restored = new_escalate()
+    restored.restore(escalate.snapshot())
+    for one in (escalate, restored):
+        assert one.grave(grave("grave-0")) == one.grave(grave("grave-49", reported=START + 49 * DAY)) == []
+        assert one.grave(grave("another", reported=START + 49 * DAY))
 
 
 # --- restarts ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""Escalate's state on Kafka: a snapshot of any size goes into rows and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from builders import DAY, START
+from test_escalate import CALENDAR, CONFIG, T0, grave
+
+from streams import kafka_escalate
+from streams.kafka_escalate import KafkaEscalate
+from streams.stored import StoredStateError
+
+CATALOGUE = CONFIG.load_catalogue()
+
+
+class Compacted:
+    """Stands for the producer and for the changelog: it holds the last value of each key."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def send(self, topic: str, value: bytes | None, *, key: bytes, partition: int) -> None:
+        if topic == "escalate-changelog":
+            self.rows.pop(key, None)
+            if value is not None:
+                self.rows[key] = value
+
+    async def send_offsets_to_transaction(self, *_: Any) -> None:
+        """Nobody asks for them here."""
+
+    async def read(self, *_: Any) -> dict[bytes, bytes]:
+        return dict(self.rows)
+
+
+@pytest.fixture
+def changelog(monkeypatch: pytest.MonkeyPatch) -> Compacted:
+    held = Compacted()
+    monkeypatch.setattr(kafka_escalate, "read_changelog", held.read)
+    monkeypatch.setattr(kafka_escalate, "_PIECE_BYTES", 10_000)
+    return held
+
+
+def escalate() -> KafkaEscalate:
+    return KafkaEscalate(CONFIG, CATALOGUE, 1, "group")
+
+
+def filled(alerts: int) -> KafkaEscalate:
+    stage = escalate()
+    for number in range(alerts):
+        stage.stage.grave(grave(f"grave-{number}"))
+    return stage
+
+
+def test_a_snapshot_of_any_size_comes_back_and_leaves_no_row_behind_when_it_shrinks(changelog: Compacted) -> None:
+    first = filled(100)
+    asyncio.run(first.checkpoint(changelog))
+    large = len(changelog.rows)
+    assert large > 5
+    assert max(map(len, changelog.rows.values())) < 11_000
+    second = escalate()
+    asyncio.run(second.restore({}))
+    assert second.stage.snapshot() == first.stage.snapshot()
+    # The alerts run out, and two years later the ids too.
+    for days in (CONFIG.escalate.grave_hold_days, CONFIG.state.remember_days):
+        second.stage.offer(0, CALENDAR.tick(START + (days + 1) * DAY), ())
+        second.stage.close()
+        asyncio.run(second.checkpoint(changelog))
+    assert set(changelog.rows) - {b"oversight"} == {b"state"}
+    third = escalate()
+    asyncio.run(third.restore({}))
+    assert third.stage.snapshot() == second.stage.snapshot()
+    assert third.stage.through is not None
+    assert third.stage.through > T0
+
+
+def test_a_snapshot_of_which_a_piece_is_lost_is_refused(changelog: Compacted) -> None:
+    asyncio.run(filled(100).checkpoint(changelog))
+    del changelog.rows[b"state-1"]
+    with pytest.raises(StoredStateError, match=r"escalate-changelog: .*`tocsin state rebuild --broker \.\.\.`"):
+        asyncio.run(escalate().restore({}))
