@@ -149,9 +149,8 @@ def drift_parts(
     late = np.asarray(recent)
     if late.dtype != np.bool_ or late.shape != rows.order.shape:
         raise DetectorError(f"recent: expected {rows.order.size} booleans, one a row")
-    comparable = _comparable(rows, late)
-    before = past or fit_labs(rows, use=~late & comparable)
-    around = peers or fit_labs(rows, use=late & comparable)
+    before = past or fit_labs(rows, use=~late)
+    around = peers or fit_labs(rows, use=late)
     now = only(rows, late)
     own, own_variance = _as_it_used_to(now, before)
     at_work = group_sum(rows.lab_branch, (around.tested > 0).astype(np.float64), rows.branch.size)
@@ -159,17 +158,6 @@ def drift_parts(
     both, both_variance = _as_usual_beside_peers(now, before, around)
     parts = (around.tested, around.failed, own, own_variance, around.expected, around.variance, both, both_variance)
     return DriftParts(*(np.where(defined, part, 0.0) for part in parts)), defined
-
-
-def _comparable(rows: LabRows, late: BoolArray) -> BoolArray:
-    """Rows of the branches with both a past and a window: the others, of which nothing is defined, need no fit."""
-    both = np.ones(rows.branch.size, np.bool_)
-    for some in (late, ~late):
-        kept = only(rows, some)
-        both &= group_sum(kept.branch_of, kept.tested, rows.branch.size) > 0
-    comparable = np.empty(rows.order.size, np.bool_)
-    comparable[rows.order] = both[rows.branch_of]
-    return comparable
 
 
 def judge_drift(parts: DriftParts, lab: IntArray, defined: BoolArray) -> DriftEvidence:

@@ -73,17 +73,28 @@ class LabPairs:
     ) -> Numbers:
         """Numbers of pairs; new ones are made in the order of group, leaf and lab."""
         keys = _key(leaves, labs)
-        numbers = self._find(keys)
-        new = np.unique(keys[numbers < 0])
-        if len(new):
-            fresh = _parts(new)
-            self._note_groups(group_of, fresh[0])
-            groups = self.group_of(fresh[0]).tolist()
-            rank = {number: at for at, number in enumerate(sorted(set(groups), key=self.groups.__getitem__))}
-            order = np.argsort([rank[number] for number in groups], kind="stable")
-            self._append(*(part[order] for part in fresh))
-            numbers = self._find(keys)
+        order = np.argsort(keys)  # what is sorted is found much faster
+        ordered = keys[order]
+        found = self._find(ordered)
+        missing = np.flatnonzero(found < 0)
+        if len(missing):
+            self._make(group_of, ordered[missing])
+            found[missing] = self._find(ordered[missing])
+        numbers = np.empty(len(keys), np.int32)
+        numbers[order] = found
         return numbers
+
+    def _make(self, group_of: Callable[[int], str], keys: Ints) -> None:
+        """Make the pairs of some sorted keys, by group, leaf and lab."""
+        new = keys[np.diff(keys, prepend=-1) != 0]
+        leaves, labs = (new >> 32).astype(np.int32), ((new & 0xFFFFFFFF) - 1).astype(np.int32)
+        self._note_groups(group_of, leaves)
+        groups = self.group_of(leaves)
+        by_name = sorted(np.unique(groups).tolist(), key=self.groups.__getitem__)
+        rank = np.zeros(len(self.groups), np.intp)
+        rank[by_name] = np.arange(len(by_name))
+        order = np.argsort(rank[groups], kind="stable")
+        self._append(leaves[order], labs[order])
 
     def add(self, groups: Sequence[str], leaves: Sequence[int], labs: Sequence[int]) -> None:
         """Make new pairs in the order given."""
@@ -115,7 +126,7 @@ class LabPairs:
         self.leaf, self.lab = np.concatenate([self.leaf, leaves]), np.concatenate([self.lab, labs])
 
     def _note_groups(self, group_of: Callable[[int], str], leaves: Numbers) -> None:
-        room = int(leaves.max()) + 1 - len(self._group_of)
+        room = int(leaves.max(initial=-1)) + 1 - len(self._group_of)
         if room > 0:
             self._group_of = np.concatenate([self._group_of, np.full(room, -1, np.int32)])
         for leaf in np.unique(leaves[self._group_of[leaves] < 0]).tolist():
@@ -125,10 +136,6 @@ class LabPairs:
 def _key(leaves: npt.NDArray[np.integer], labs: npt.NDArray[np.integer]) -> Ints:
     # A report without a lab has the number -1.
     return leaves.astype(np.int64) << 32 | (labs.astype(np.int64) + 1)
-
-
-def _parts(keys: Ints) -> tuple[Numbers, Numbers]:
-    return (keys >> 32).astype(np.int32), ((keys & 0xFFFFFFFF) - 1).astype(np.int32)
 
 
 class LabWeeks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,7 @@ class LabSheet:
         tells a leaf's group."""
         weeks = (days + _TO_MONDAY) // _WEEK
         pairs = self._pairs.numbers(group_of, leaves, labs)
-        np.maximum.at(self._room_for_groups(), self._pairs.group_of(leaves), weeks)
+        np.maximum.at(self._room_for_groups(), self._pairs.group_of(leaves).astype(np.intp), weeks.astype(np.int64))
         self._weeks.fold(pairs, weeks, values)
 
     def _room_for_groups(self) -> Ints:
@@ -132,17 +132,20 @@ class LabSheet:
         labs = np.array(sorted(np.unique(lab).tolist(), key=names.__getitem__))
         rank = np.zeros(int(labs.max()) + 1, np.int64)
         rank[labs] = np.arange(len(labs))
-        table = lab_rows(
-            rank[lab],
-            self._pairs.leaf[pairs],
-            tested[some],
-            np.minimum(failed, tested)[some],
-            branch=number[group[pairs]],
-        )
+        rows = _Rows(
+            pairs, self._pairs.leaf[pairs], rank[lab], number[group[pairs]],
+            tested[some], np.minimum(failed, tested)[some], lately,
+        )  # fmt: skip
         self._forget_effects(group, groups)
-        if rules.adjust:  # else nobody asks for them
+        table = rows.table() if rules.adjust else None
+        if table is not None:  # else nobody asks for the effects
             self._note_effects(table, pairs, groups)
-        parts, defined = drift_parts(table, lately)
+        known = rows.with_past(len(groups))
+        if not len(known.pairs):
+            return []
+        if table is None or len(known.pairs) < len(pairs):
+            table = known.table()
+        parts, defined = drift_parts(table, known.lately)
         named = [self._pairs.groups[number] for number in groups]
         return _counts(parts, np.flatnonzero(defined), table, named, [names[lab] for lab in labs.tolist()])
 
@@ -217,6 +220,29 @@ class LabSheet:
             self._effect[pairs] = values
             self._compared.add(name)
         self._packed = None
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What a pair has tested and failed, lately or before; every field is an array [rows]. Labs and groups by rank."""
+
+    pairs: Places
+    leaf: Numbers
+    lab: Ints
+    group: Ints
+    tested: Ints
+    failed: Ints
+    lately: npt.NDArray[np.bool_]
+
+    def table(self) -> LabRows:
+        return lab_rows(self.lab, self.leaf, self.tested, self.failed, branch=self.group)
+
+    def with_past(self, groups: int) -> _Rows:
+        """The rows of the groups that have a past: of the others no drift is defined."""
+        past = np.zeros(groups, np.bool_)
+        past[self.group[~self.lately]] = True
+        some = past[self.group]
+        return _Rows(*(getattr(self, one.name)[some] for one in fields(self)))
 
 
 def _counts(

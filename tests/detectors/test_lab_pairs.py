@@ -120,24 +120,6 @@ def test_the_steps_are_those_of_a_plain_reading(monkeypatch):
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
-def test_a_branch_without_a_past_or_without_a_window_needs_no_fit_and_changes_no_other():
-    w = world(5, branches=4, labs=4, strata=8, windows=4)
-    recent = np.arange(w.tested.size) % 4 == 3
-    recent[w.branch == 1] = True
-    recent[w.branch == 2] = False
-    parts, defined = drift_parts(rows_of(w), recent)
-    lab_branch = rows_of(w).lab_branch
-    assert set(lab_branch[defined]) == {0, 3}
-    for branch in (0, 3):
-        mine = w.branch == branch
-        rows = lab_rows(w.lab[mine], w.stratum[mine], w.tested[mine], w.failed[mine], rho=w.rho)
-        alone, _ = drift_parts(rows, recent[mine])
-        for field in dataclasses.fields(parts):
-            got = getattr(parts, field.name)
-            assert got[lab_branch == branch].tobytes() == getattr(alone, field.name).tobytes()
-            assert not got[~defined].any()
-
-
 @pytest.mark.parametrize("scale", [1, 2**40])
 def test_rows_are_sorted_alike_whether_or_not_their_keys_fit_in_one_number(scale):
     rng = np.random.default_rng(6)

@@ -136,6 +136,32 @@ def test_a_lone_lab_has_no_peers_and_a_group_without_recent_tests_is_not_compare
     assert sheet_of([row for row in samples() if row[3] < 20]).compare() == []
 
 
+def test_a_group_without_a_past_has_effects_and_no_drift_and_changes_no_other_group() -> None:
+    rows = samples(severe="lab-2", times=2.6)
+    young = [row for row in rows if row[0] != "G1" or row[3] >= 20]
+    made, whole = sheet_of(young), sheet_of(rows)
+    counts, effects = whole.compare(), whole.effects()
+    assert made.compare() == [one for one in counts if one.group != "G1"]
+    mine = made.effects()
+    assert {key: value for key, value in mine.items() if key[0] != "G1"} == (
+        {key: value for key, value in effects.items() if key[0] != "G1"}
+    )
+    assert any(key[0] == "G1" for key in mine)
+    only_young = sheet_of([row for row in rows if row[3] >= 20])
+    assert only_young.compare() == []
+    assert {key[0] for key in only_young.effects()} == {"G0", "G1", "G2"}
+
+
+def test_effects_that_nobody_asks_for_are_not_worked_out_and_drift_is_the_same() -> None:
+    rows = samples(severe="lab-2", times=2.6)
+    made = sheet_of(rows)
+    expected = made.compare()
+    assert made.effects()
+    assert made.compare(rules=LabRules(window_weeks=4, history_weeks=20, adjust=False)) == expected
+    assert made.sheet.pack() == []
+    assert made.sheet.severity([0, 1], MONDAY - 28, MONDAY) == 1.0
+
+
 def test_whether_there_will_be_something_to_compare_is_known_beforehand() -> None:
     made = sheet_of([row for row in samples() if row[3] < 20])
     for monday in range(DAY_0 + 7 * 20, DAY_0 + 7 * 30, 7):
@@ -228,6 +254,17 @@ def test_severity_is_the_mean_over_the_items_tested() -> None:
     assert np.exp(effects["G0", 0, "lab-5"]) > 2
     assert sheet.severity([], last - 27, last) == sheet.severity([99], last - 27, last) == 1.0
     assert sheet.severity([0], last + 700, last + 800) == 1.0
+
+
+def test_severities_of_many_cells_are_those_of_each() -> None:
+    made = sheet_of(samples(severe="lab-2", times=2.6))
+    made.compare()
+    cells = [[0], [], [5, 2], [99], [0, 1, 2, 3, 4, 5], [2, 5], [0]]
+    for first in (MONDAY - 28, MONDAY - 150, MONDAY + 70):
+        each = [made.sheet.severity(leaves, first, MONDAY - 1) for leaves in cells]
+        assert made.sheet.severities(cells, first, MONDAY - 1).tolist() == each
+        assert each[2] == each[5]
+    assert made.sheet.severities([], MONDAY - 28, MONDAY).tolist() == []
 
 
 # --- the whole pipeline --------------------------------------------------------------------------------------------
