@@ -21,7 +21,7 @@ sorted first, sums run in that order within a branch, and the iterations are of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -145,22 +145,8 @@ def fit_labs(
     """
     if not (0.0 <= lab_pool < np.inf and 0.0 <= stratum_pool < np.inf and 0.0 <= pool_weight < np.inf):
         raise DetectorError("lab_pool, stratum_pool, pool_weight: must be finite and not negative")
-    pools = _Pools(lab_pool, stratum_pool, pool_weight)
-    fits = [_fit(part, pools) for part in lab_pairs(only(rows, use))]
-    return LabFit(*(np.concatenate([getattr(fit, one.name) for fit in fits]) for one in fields(LabFit)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Pools:
-    """The options of :func:`fit_labs`."""
-
-    lab: float
-    stratum: float
-    weight: float
-
-
-def _fit(pairs: LabPairs, pools: _Pools) -> LabFit:
-    full, pairs = pairs, pairs.tested_only()
+    full = lab_pairs(only(rows, use))
+    pairs = full.tested_only()
     mu = _common_rate(pairs)
     floor = _least_log_odds(pairs.branch_sum(pairs.lab_tested))
     a, b = np.zeros(pairs.stratum_branch.size), np.zeros(pairs.lab_branch.size)
@@ -172,8 +158,8 @@ def _fit(pairs: LabPairs, pools: _Pools) -> LabFit:
         tau, omega = tau2[pairs.lab_branch], omega2[pairs.stratum_branch]
         labs_apart = _apart(pairs, mu, b, "lab", *_left_out(pairs, terms, "stratum", a, omega, tau))
         strata_apart = _apart(pairs, mu, a, "stratum", *_left_out(pairs, terms, "lab", b, tau, omega))
-        tau2_next = _between(pairs.lab_branch, labs_apart, pairs.branches, pools.lab, pools.weight)
-        omega2_next = _between(pairs.stratum_branch, strata_apart, pairs.branches, pools.stratum, pools.weight)
+        tau2_next = _between(pairs.lab_branch, labs_apart, pairs.branches, lab_pool, pool_weight)
+        omega2_next = _between(pairs.stratum_branch, strata_apart, pairs.branches, stratum_pool, pool_weight)
         tau2, omega2 = np.where(many_labs, tau2_next, 0.0), np.where(many_strata, omega2_next, 0.0)
     _, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, LAST_STEPS)
     return _report(full, mu, a, b, tau2, omega2)

@@ -1,14 +1,11 @@
 """Tests by pair (lab in a stratum), and sums over pairs by lab, by stratum and by branch: what a fit is computed with.
 
 All rows of a pair have one rate, so a fit needs but their sums. Sums run in the order of the pairs, as those of
-:func:`~detectors.lab_rows.group_sum` do, but through sparse matrices, which take a third of the time. Branches that
-are many are taken a few at a time, so that what an iteration touches stays in the processor's cache; to their results
-it makes no difference.
+:func:`~detectors.lab_rows.group_sum` do, but through sparse matrices, which take a third of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,14 +17,11 @@ from detectors.lab_rows import LabRows, group_sum
 
 __all__ = ["LabPairs", "lab_pairs"]
 
-PART_PAIRS = 50_000
-"""Branches are taken together up to this many pairs."""
-
 _Places = npt.NDArray[np.int32]
 
 
 class LabPairs:
-    """Tests by pair, sorted by branch, lab and stratum; the branches, labs and strata of a part count from 0.
+    """Tests by pair, sorted by branch, lab and stratum.
 
     Attributes
     ----------
@@ -109,33 +103,23 @@ class LabPairs:
         return self._to_labs, self._to_strata
 
 
-def lab_pairs(rows: LabRows) -> Iterator[LabPairs]:
-    """The rows by pair, a few branches at a time, in the order of the branches."""
+def lab_pairs(rows: LabRows) -> LabPairs:
+    """The rows by pair."""
     weight = 1.0 / (1.0 + np.maximum(rows.tested - 1.0, 0.0) * rows.rho)
     by_row = (rows.tested, rows.failed, weight * rows.tested, weight * rows.failed, rows.tested / weight)
-    sums = [group_sum(rows.pair_of, values, rows.pair_lab.size) for values in by_row]
-    branch_of = (rows.lab_branch[rows.pair_lab], rows.lab_branch, rows.stratum_branch)
-    pair_ends, lab_ends, stratum_ends = (_ends(of, rows.branch.size).tolist() for of in branch_of)
-    first = 0
-    while first < max(rows.branch.size, 1):
-        start = pair_ends[first]
-        last = int(np.searchsorted(pair_ends, start + PART_PAIRS, side="right")) - 1
-        last = min(max(last, first + 1), rows.branch.size)
-        some, labs, strata = (slice(ends[first], ends[last]) for ends in (pair_ends, lab_ends, stratum_ends))
-        yield LabPairs(
-            tuple(one[some] for one in sums),
-            rows.pair_lab[some] - labs.start,
-            rows.pair_stratum[some] - strata.start,
-            rows.lab_branch[labs] - first,
-            rows.stratum_branch[strata] - first,
-            last - first,
-        )
-        first = max(last, 1)
+    return LabPairs(
+        tuple(group_sum(rows.pair_of, values, rows.pair_lab.size) for values in by_row),
+        rows.pair_lab,
+        rows.pair_stratum,
+        rows.lab_branch,
+        rows.stratum_branch,
+        rows.branch.size,
+    )
 
 
-def _ends(sorted_or_not: IntArray, count: int) -> _Places:
+def _ends(groups: IntArray, count: int) -> _Places:
     """Where each group ends among the sorted, led by 0: ``[count + 1]``."""
-    return np.concatenate([[0], np.cumsum(np.bincount(sorted_or_not, minlength=count))]).astype(np.int32)
+    return np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=count))]).astype(np.int32)
 
 
 def _matrix(values: FloatArray, columns: _Places, ends: _Places, width: int) -> Any:

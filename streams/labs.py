@@ -34,6 +34,8 @@ Effects = list[tuple[str, list[int], list[int], list[float]]]
 _WEEK = 7
 _TO_MONDAY = 3
 _NEVER = -(2**62)
+PART_ROWS = 100_000
+"""Groups are compared together up to this many sums of pairs."""
 
 
 def week_of(day: int) -> int:
@@ -137,17 +139,24 @@ class LabSheet:
             tested[some], np.minimum(failed, tested)[some], lately,
         )  # fmt: skip
         self._forget_effects(group, groups)
+        named = [self._pairs.groups[number] for number in groups]
+        by_rank = [names[lab] for lab in labs.tolist()]
+        counts = [one for part in rows.parts() for one in self._judge(part, rules, named, by_rank)]
+        return sorted(counts, key=lambda one: (one.group, one.lab))
+
+    def _judge(self, rows: _Rows, rules: LabRules, groups: Sequence[str], labs: Sequence[str]) -> Iterator[LabCount]:
+        """Work out the effects of some groups, and what is to be told of their labs; names are by rank."""
         table = rows.table() if rules.adjust else None
         if table is not None:  # else nobody asks for the effects
-            self._note_effects(table, pairs, groups)
+            self._note_effects(table, rows.pairs)
+            self._compared.update(groups[number] for number in table.branch.tolist())
         known = rows.with_past(len(groups))
         if not len(known.pairs):
-            return []
-        if table is None or len(known.pairs) < len(pairs):
+            return iter(())
+        if table is None or len(known.pairs) < len(rows.pairs):
             table = known.table()
         parts, defined = drift_parts(table, known.lately)
-        named = [self._pairs.groups[number] for number in groups]
-        return _counts(parts, np.flatnonzero(defined), table, named, [names[lab] for lab in labs.tolist()])
+        return _counts(parts, np.flatnonzero(defined), table, groups, labs)
 
     # --- effects ---------------------------------------------------------------------------------------------------
 
@@ -157,13 +166,12 @@ class LabSheet:
         self._compared -= {self._pairs.groups[number] for number in groups}
         self._packed = None
 
-    def _note_effects(self, table: LabRows, pairs: Places, groups: list[int]) -> None:
+    def _note_effects(self, table: LabRows, pairs: Places) -> None:
         """Keep the effects of every group's labs by leaf cell, each taken from the lab's other cells; ``pairs`` are the
         numbers of the table's rows as they were given."""
         number = np.empty(table.pair_lab.size, np.intp)
         number[table.pair_of] = pairs[table.order]
         self._effect[number] = np.round(fit_labs(table).pair_log_odds, 4)
-        self._compared |= {self._pairs.groups[number] for number in groups}
 
     def severity(self, leaves: Iterable[int], first_day: int, last_day: int) -> float:
         """How many times the failures of its peers the labs find that tested some leaf cells, in the weeks from one day
@@ -234,6 +242,21 @@ class _Rows:
     failed: Ints
     lately: npt.NDArray[np.bool_]
 
+    def take(self, some: npt.NDArray[np.generic]) -> _Rows:
+        return _Rows(*(getattr(self, one.name)[some] for one in fields(self)))
+
+    def parts(self) -> Iterator[_Rows]:
+        """A few groups at a time, so that what a comparison touches stays small: groups are judged each by itself."""
+        order = np.argsort(self.group, kind="stable")
+        ends = np.cumsum(np.bincount(self.group))
+        first = 0
+        while first < len(order):
+            # Whole groups, as many as fit, and one at least.
+            last = max(ends.searchsorted(first + PART_ROWS, side="right") - 1, ends.searchsorted(first, side="right"))
+            end = int(ends[last])
+            yield self.take(order[first:end])
+            first = end
+
     def table(self) -> LabRows:
         return lab_rows(self.lab, self.leaf, self.tested, self.failed, branch=self.group)
 
@@ -241,19 +264,13 @@ class _Rows:
         """The rows of the groups that have a past: of the others no drift is defined."""
         past = np.zeros(groups, np.bool_)
         past[self.group[~self.lately]] = True
-        some = past[self.group]
-        return _Rows(*(getattr(self, one.name)[some] for one in fields(self)))
+        return self.take(past[self.group])
 
 
 def _counts(
-    parts: DriftParts, at: Places, table: LabRows, groups: Sequence[str], names: Sequence[str]
-) -> list[LabCount]:
-    groups_of = table.branch[table.lab_branch[at]].tolist()
+    parts: DriftParts, at: Places, table: LabRows, groups: Sequence[str], labs: Sequence[str]
+) -> Iterator[LabCount]:
+    group_of, lab_of = table.branch[table.lab_branch[at]].tolist(), table.lab[at].tolist()
     tested, failed, *rest = (part[at].tolist() for part in astuple(parts))
-    counts = [
-        LabCount(groups[group], names[lab], int(n), int(x), *floats)
-        for group, lab, n, x, *floats in zip(
-            groups_of, table.lab[at].tolist(), tested, failed, *rest, strict=True
-        )
-    ]  # fmt: skip
-    return sorted(counts, key=lambda one: (one.group, one.lab))
+    for group, lab, n, x, *floats in zip(group_of, lab_of, tested, failed, *rest, strict=True):
+        yield LabCount(groups[group], labs[lab], int(n), int(x), *floats)

@@ -8,8 +8,6 @@ from lab_worlds import world
 from scipy.special import expit
 
 from detectors import lab_effects
-from detectors import lab_pairs as module
-from detectors.lab_drift import drift_parts
 from detectors.lab_effects import fit_labs
 from detectors.lab_pairs import lab_pairs
 from detectors.lab_rows import LabRows, lab_rows, only
@@ -19,42 +17,34 @@ def rows_of(w, use=None) -> LabRows:
     return only(lab_rows(w.lab, w.stratum, w.tested, w.failed, branch=w.branch, rho=w.rho), use)
 
 
-@pytest.mark.parametrize("part", [1, 60, 10**6])
-def test_sums_are_those_of_a_plain_loop_over_the_rows_whatever_the_parts(monkeypatch, part):
-    monkeypatch.setattr(module, "PART_PAIRS", part)
+def test_sums_are_those_of_a_plain_loop_over_the_rows():
     w = world(1, branches=5, labs=4, strata=9, windows=2, rho=0.02)
     rows = rows_of(w, np.random.default_rng(1).random(w.tested.size) < 0.7)
-    labs, strata, pairs, offset = [], [], [], 0
-    for found in lab_pairs(rows):
-        values = np.arange(found.tested.size) + 1.0
-        to_labs, to_strata = found.couplings(values)
-        by_hand = np.zeros((found.lab_branch.size, found.stratum_branch.size))
-        by_hand[found.pair_lab, found.pair_stratum] = values
-        np.testing.assert_array_equal(to_labs @ np.eye(by_hand.shape[1]), by_hand)
-        np.testing.assert_array_equal(to_strata @ np.eye(by_hand.shape[0]), by_hand.T)
-        np.testing.assert_array_equal(found.lab_sum(values), by_hand.sum(axis=1))
-        np.testing.assert_array_equal(found.stratum_sum(values), by_hand.sum(axis=0))
-        assert set(found.lab_branch) == set(found.stratum_branch) == set(range(found.branches))
-        labs += list(zip(found.lab_branch + offset, found.lab_tested, found.lab_failed, strict=True))
-        strata += list(found.stratum_branch + offset)
-        pairs += list(zip(found.tested, found.weighted_tested, found.weighted_failed, found.spread, strict=True))
-        offset += found.branches
-    assert [branch for branch, _, _ in labs] == rows.lab_branch.tolist()
-    assert strata == rows.stratum_branch.tolist()
+    found = lab_pairs(rows)
+    values = np.arange(found.tested.size) + 1.0
+    to_labs, to_strata = found.couplings(values)
+    by_hand = np.zeros((found.lab_branch.size, found.stratum_branch.size))
+    by_hand[found.pair_lab, found.pair_stratum] = values
+    np.testing.assert_array_equal(to_labs @ np.eye(by_hand.shape[1]), by_hand)
+    np.testing.assert_array_equal(to_strata @ np.eye(by_hand.shape[0]), by_hand.T)
+    np.testing.assert_array_equal(found.lab_sum(values), by_hand.sum(axis=1))
+    np.testing.assert_array_equal(found.stratum_sum(values), by_hand.sum(axis=0))
     weight = 1 / (1 + np.maximum(rows.tested - 1, 0) * rows.rho)
-    for of, got in ((rows.lab_of, [one[1:] for one in labs]), (rows.pair_of, pairs)):
+    pairs = found.tested, found.weighted_tested, found.weighted_failed, found.spread
+    by_row = rows.tested, weight * rows.tested, weight * rows.failed, rows.tested / weight
+    for of, got, columns in (
+        (rows.lab_of, (found.lab_tested, found.lab_failed), (rows.tested, rows.failed)),
+        (rows.pair_of, pairs, by_row),
+    ):
         want = np.zeros((len(got), len(got[0])))
-        columns = {2: (rows.tested, rows.failed)}.get(
-            want.shape[1], (rows.tested, weight * rows.tested, weight * rows.failed, rows.tested / weight)
-        )
         for row, group in enumerate(of.tolist()):
-            want[group] += [column[row] for column in columns]
+            want[:, group] += [column[row] for column in columns]
         np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
 def test_pairs_without_tests_are_left_out_and_their_labs_and_strata_stay():
     w = world(2, branches=3, labs=4, strata=9)
-    (full,) = lab_pairs(rows_of(w, w.lab != 1))
+    full = lab_pairs(rows_of(w, w.lab != 1))
     some = full.tested_only()
     assert (full.tested == 0).any()
     np.testing.assert_array_equal(some.tested, full.tested[full.tested > 0])
@@ -68,18 +58,6 @@ def test_no_rows_are_no_pairs():
     empty = np.zeros(0)
     fit = fit_labs(lab_rows(empty, empty, empty, empty))
     assert all(getattr(fit, field.name).size == 0 for field in dataclasses.fields(fit))
-
-
-def test_in_what_parts_the_branches_are_taken_does_not_show_in_any_bit(monkeypatch):
-    w = world(3, branches=9, labs=5, strata=12, windows=2)
-    rows = rows_of(w)
-    recent = np.arange(w.tested.size) % 2 == 1
-    whole, drift = fit_labs(rows), drift_parts(rows, recent)
-    for part in (1, 50, 130):
-        monkeypatch.setattr(module, "PART_PAIRS", part)
-        for one, other in ((fit_labs(rows), whole), (drift_parts(rows, recent)[0], drift[0])):
-            for field in dataclasses.fields(other):
-                assert getattr(one, field.name).tobytes() == getattr(other, field.name).tobytes(), field.name
 
 
 def plain_fit(rows: LabRows, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

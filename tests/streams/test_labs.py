@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from watch_world import CELLS, DAY_0, LABS, alerts_of, daily, inspections, texts, world_of
 
 from schemas.alerts import Signal
+from streams import labs as labs_module
 from streams.config import Config, LabRules
 from streams.labs import LabSheet, week_of
 from streams.tally import LabCount
@@ -227,6 +228,22 @@ def test_signals_are_the_same_to_the_byte_for_any_spread_of_groups_and_any_order
     assert sorted(counts, key=lambda one: (one.group, one.lab)) == expected
     assert effects == whole.effects()
     assert texts(judge_labs(counts, RULES, ABOUT)) == texts(judge_labs(expected, RULES, ABOUT))
+
+
+@pytest.mark.parametrize("part", [1, 60, 500])
+def test_how_many_groups_are_compared_together_does_not_show(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in samples(severe="lab-2", times=2.6, groups=7) if row[0] != "G1" or row[3] >= 20]
+    whole = sheet_of(rows)
+    expected = whole.compare()
+    monkeypatch.setattr(labs_module, "PART_ROWS", part)
+    made = sheet_of(rows)
+    tables = list[int]()
+    plain = labs_module.lab_rows
+    monkeypatch.setattr(labs_module, "lab_rows", lambda *columns, **more: tables.append(1) or plain(*columns, **more))
+    assert made.compare() == expected
+    assert made.effects() == whole.effects()
+    # A group has 24 rows; G1, which has no past, has 12, and those beside it in its part have a table of their own.
+    assert len(tables) == {1: 7, 60: 3 + 1, 500: 1 + 1}[part]
 
 
 def test_effects_come_back_with_a_restart_and_what_was_folded_with_the_ledger() -> None:
