@@ -30,6 +30,7 @@ from scipy import special
 
 from detectors.errors import DetectorError
 from detectors.evidence import BoolArray, FloatArray, IntArray
+from detectors.lab_pairs import LabPairs, lab_pairs
 from detectors.lab_rows import LabRows, group_sum, only
 
 __all__ = ["LabFit", "fit_labs", "winsorised_squares"]
@@ -105,20 +106,6 @@ class LabFit:
 # --- The fit ------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Terms:
-    """Weighted residuals and information of the rows at the current effects, summed by group."""
-
-    row: FloatArray
-    info: FloatArray
-    pair: FloatArray
-    pair_info: FloatArray
-    lab: FloatArray
-    lab_info: FloatArray
-    stratum: FloatArray
-    stratum_info: FloatArray
-
-
 def fit_labs(
     rows: LabRows,
     *,
@@ -158,37 +145,28 @@ def fit_labs(
     """
     if not (0.0 <= lab_pool < np.inf and 0.0 <= stratum_pool < np.inf and 0.0 <= pool_weight < np.inf):
         raise DetectorError("lab_pool, stratum_pool, pool_weight: must be finite and not negative")
-    rows = only(rows, use)
-    labs, strata, branches = rows.lab.size, rows.stratum.size, rows.branch.size
-    weight = 1.0 / (1.0 + np.maximum(rows.tested - 1.0, 0.0) * rows.rho)
-    mu = _common_rate(rows)
-    floor = _least_log_odds(group_sum(rows.branch_of, rows.tested, branches))
-    a, b = np.zeros(strata), np.zeros(labs)
-    many_labs = group_sum(rows.lab_branch, _active(rows.lab_of, rows, labs), branches) > 1
-    many_strata = group_sum(rows.stratum_branch, _active(rows.stratum_of, rows, strata), branches) > 1
+    full = lab_pairs(only(rows, use))
+    pairs = full.tested_only()
+    mu = _common_rate(pairs)
+    floor = _least_log_odds(pairs.branch_sum(pairs.lab_tested))
+    a, b = np.zeros(pairs.stratum_branch.size), np.zeros(pairs.lab_branch.size)
+    many_labs, many_strata = pairs.labs_at_work > 1, pairs.strata_at_work > 1
     tau2, omega2 = np.where(many_labs, START_VARIANCE, 0.0), np.where(many_strata, START_VARIANCE, 0.0)
+    terms = _terms(pairs, mu, a, b)
     for _ in range(ROUNDS):
-        mu, a, b = _iterate(rows, weight, mu, a, b, tau2, omega2, floor, STEPS)
-        terms = _terms(rows, weight, mu, a, b)
-        tau, omega = tau2[rows.lab_branch], omega2[rows.stratum_branch]
-        alone, unknown = _left_out(rows, terms, "stratum", a, omega, tau)
-        labs_apart = _against(rows, weight, mu, b, "lab", alone, unknown)
-        alone, unknown = _left_out(rows, terms, "lab", b, tau, omega)
-        strata_apart = _against(rows, weight, mu, a, "stratum", alone, unknown)
-        tau2_next = _between(rows.lab_branch, labs_apart, branches, lab_pool, pool_weight)
-        omega2_next = _between(rows.stratum_branch, strata_apart, branches, stratum_pool, pool_weight)
+        terms, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, STEPS)
+        tau, omega = tau2[pairs.lab_branch], omega2[pairs.stratum_branch]
+        labs_apart = _apart(pairs, mu, b, "lab", *_left_out(pairs, terms, "stratum", a, omega, tau))
+        strata_apart = _apart(pairs, mu, a, "stratum", *_left_out(pairs, terms, "lab", b, tau, omega))
+        tau2_next = _between(pairs.lab_branch, labs_apart, pairs.branches, lab_pool, pool_weight)
+        omega2_next = _between(pairs.stratum_branch, strata_apart, pairs.branches, stratum_pool, pool_weight)
         tau2, omega2 = np.where(many_labs, tau2_next, 0.0), np.where(many_strata, omega2_next, 0.0)
-    mu, a, b = _iterate(rows, weight, mu, a, b, tau2, omega2, floor, LAST_STEPS)
-    return _report(rows, weight, mu, a, b, tau2, omega2)
+    _, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, LAST_STEPS)
+    return _report(full, mu, a, b, tau2, omega2)
 
 
-def _active(groups: IntArray, rows: LabRows, count: int) -> FloatArray:
-    return (group_sum(groups, rows.tested, count) > 0).astype(np.float64)
-
-
-def _common_rate(rows: LabRows) -> FloatArray:
-    items = group_sum(rows.branch_of, rows.tested, rows.branch.size)
-    failures = group_sum(rows.branch_of, rows.failed, rows.branch.size)
+def _common_rate(pairs: LabPairs) -> FloatArray:
+    items, failures = pairs.branch_sum(pairs.lab_tested), pairs.branch_sum(pairs.lab_failed)
     return np.asarray(np.log(failures + 0.5) - np.log(items - failures + 0.5))
 
 
@@ -197,26 +175,38 @@ def _least_log_odds(items: FloatArray) -> FloatArray:
     return np.asarray(np.log(0.25) - np.log(items + 0.25))
 
 
-def _terms(rows: LabRows, weight: FloatArray, mu: FloatArray, a: FloatArray, b: FloatArray) -> _Terms:
-    p = special.expit(mu[rows.branch_of] + a[rows.stratum_of] + b[rows.lab_of])
-    row = weight * (rows.failed - rows.tested * p)
-    info = weight * rows.tested * p * (1.0 - p)
-    pairs, labs, strata = rows.pair_lab.size, rows.lab.size, rows.stratum.size
+@dataclass(slots=True)
+class _Terms:
+    """Weighted residuals and information of the pairs at the current effects, and their sums by group."""
+
+    pair: FloatArray
+    pair_info: FloatArray
+    lab: FloatArray
+    lab_info: FloatArray
+    stratum: FloatArray
+    stratum_info: FloatArray
+
+
+def _terms(pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray) -> _Terms:
+    p = (mu[pairs.stratum_branch] + a).take(pairs.pair_stratum)
+    p += b.take(pairs.pair_lab)
+    special.expit(p, out=p)
+    info = pairs.weighted_tested * p
+    pair = pairs.weighted_failed - info
+    info *= np.subtract(1.0, p, out=p)
     return _Terms(
-        row=row,
-        info=info,
-        pair=group_sum(rows.pair_of, row, pairs),
-        pair_info=group_sum(rows.pair_of, info, pairs),
-        lab=group_sum(rows.lab_of, row, labs),
-        lab_info=group_sum(rows.lab_of, info, labs),
-        stratum=group_sum(rows.stratum_of, row, strata),
-        stratum_info=group_sum(rows.stratum_of, info, strata),
+        pair=pair,
+        pair_info=info,
+        lab=pairs.lab_sum(pair),
+        lab_info=pairs.lab_sum(info),
+        stratum=pairs.stratum_sum(pair),
+        stratum_info=pairs.stratum_sum(info),
     )
 
 
 def _iterate(
-    rows: LabRows,
-    weight: FloatArray,
+    pairs: LabPairs,
+    terms: _Terms,
     mu: FloatArray,
     a: FloatArray,
     b: FloatArray,
@@ -224,43 +214,59 @@ def _iterate(
     omega2: FloatArray,
     floor: FloatArray,
     steps: int,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[_Terms, FloatArray, FloatArray, FloatArray]:
     """Newton steps for both effects at once; then the means of both go into mu: at the mode they are 0.
 
-    The strata are eliminated exactly; what then couples the labs is solved by damped Jacobi steps.
+    The strata are eliminated exactly; what then couples the labs is solved by damped Jacobi steps. `terms` are those of
+    the effects, before and after.
     """
-    omega, tau = omega2[rows.stratum_branch], tau2[rows.lab_branch]
+    omega, tau = omega2[pairs.stratum_branch], tau2[pairs.lab_branch]
     for _ in range(steps):
-        terms = _terms(rows, weight, mu, a, b)
-        alone = omega / (omega * terms.stratum_info + 1.0)
-        first = (omega * terms.stratum - a) / (omega * terms.stratum_info + 1.0)
-        wanted = terms.lab - group_sum(rows.pair_lab, terms.pair_info * first[rows.pair_stratum], b.size)
-        known = group_sum(rows.pair_lab, _information(rows, terms, "lab", omega), b.size)
-        down, up = np.zeros(a.size), np.zeros(b.size)
-        for _ in range(INNER_STEPS):
-            coupled = terms.lab_info * up - group_sum(rows.pair_lab, terms.pair_info * down[rows.pair_stratum], b.size)
-            up = up + DAMPING * (tau * (wanted - coupled) - b - up) / (tau * known + 1.0)
-            down = alone * group_sum(rows.pair_stratum, terms.pair_info * up[rows.pair_lab], a.size)
+        shrunk = omega * terms.stratum_info + 1.0
+        alone, first = omega / shrunk, (omega * terms.stratum - a) / shrunk
+        to_labs, to_strata = pairs.couplings(terms.pair_info)
+        wanted = terms.lab - to_labs @ first
+        known = tau * pairs.lab_sum(_information(pairs, terms, "lab", omega)) + 1.0
+        up = DAMPING * (tau * wanted - b) / known
+        down = alone * (to_strata @ up)
+        for _ in range(INNER_STEPS - 1):
+            coupled = terms.lab_info * up - to_labs @ down
+            up = up + DAMPING * (tau * (wanted - coupled) - b - up) / known
+            down = alone * (to_strata @ up)
         a = a + np.clip(first - down, -LARGEST_MOVE, LARGEST_MOVE)
         b = b + np.clip(up, -LARGEST_MOVE, LARGEST_MOVE)
-        mu, a = _centre(mu, a, rows.stratum_branch, _active(rows.stratum_of, rows, a.size), floor)
-        mu, b = _centre(mu, b, rows.lab_branch, _active(rows.lab_of, rows, b.size), floor)
-    return mu, a, b
+        mu, a = _centre(mu, a, pairs.stratum_branch, pairs.stratum_active, pairs.strata_at_work, floor)
+        mu, b = _centre(mu, b, pairs.lab_branch, pairs.lab_active, pairs.labs_at_work, floor)
+        terms = _terms(pairs, mu, a, b)
+    return terms, mu, a, b
 
 
-def _information(rows: LabRows, terms: _Terms, of: Side, variance: FloatArray) -> FloatArray:
+def _information(pairs: LabPairs, terms: _Terms, of: Side, variance: FloatArray) -> FloatArray:
     """What each pair tells of its lab (or stratum), the other one's effect unknown: v (1 - v / (V + 1 / variance)),
     little where the stratum has no other lab (the lab no other stratum)."""
-    total, other = (terms.stratum_info, rows.pair_stratum) if of == "lab" else (terms.lab_info, rows.pair_lab)
-    v, free = terms.pair_info, variance[other]
-    rest = np.maximum(total[other] - v, 0.0)
-    return np.asarray(v * (1.0 + free * rest) / (1.0 + free * (rest + v)))
+    if of == "lab":
+        total, other = terms.stratum_info, pairs.pair_stratum
+    else:
+        total, other = terms.lab_info, pairs.pair_lab
+    v, free = terms.pair_info, variance.take(other)
+    rest = total.take(other)
+    rest -= v
+    np.maximum(rest, 0.0, out=rest)
+    told = free * rest
+    told += 1.0
+    told *= v
+    # In place, for this is a good part of the time: 1 + free (rest + v).
+    rest += v
+    rest *= free
+    rest += 1.0
+    told /= rest
+    return told
 
 
 def _centre(
-    mu: FloatArray, effect: FloatArray, branch: IntArray, active: FloatArray, floor: FloatArray
+    mu: FloatArray, effect: FloatArray, branch: IntArray, active: FloatArray, at_work: FloatArray, floor: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    mean = group_sum(branch, effect * active, mu.size) / np.maximum(group_sum(branch, active, mu.size), 1.0)
+    mean = group_sum(branch, effect * active, mu.size) / np.maximum(at_work, 1.0)
     moved = np.clip(mu + mean, floor, -floor)
     return moved, effect - active * (moved - mu)[branch]
 
@@ -269,82 +275,66 @@ def _centre(
 
 
 def _left_out(
-    rows: LabRows, terms: _Terms, of: Side, effect: FloatArray, variance: FloatArray, nuisance: FloatArray
+    pairs: LabPairs, terms: _Terms, of: Side, effect: FloatArray, variance: FloatArray, nuisance: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Effect of each pair's lab (or stratum) without the pair's own rows, and its variance, ``[pairs]``."""
-    index, score = (rows.pair_lab, terms.lab) if of == "lab" else (rows.pair_stratum, terms.stratum)
-    own = _information(rows, terms, of, nuisance)
-    rest = np.maximum(group_sum(index, own, effect.size)[index] - own, 0.0)
-    free = variance[index]
-    step = (free * (score[index] - terms.pair) - effect[index]) / (free * rest + 1.0)
-    moved = effect[index] + np.clip(step, -LARGEST_MOVE, LARGEST_MOVE)
-    return moved, np.asarray(free / (free * rest + 1.0))
-
-
-@dataclass(slots=True)
-class _Apart:
-    """Groups (labs or strata) against what is expected without them, ``[groups]``."""
-
-    log_odds: FloatArray  # against the others
-    weight: FloatArray  # 1 / its variance if there is none
-    expected: FloatArray
-    variance: FloatArray  # of failed - expected if there is none
-    base: FloatArray  # [pairs] log-odds without the group
-    others: FloatArray  # mean effect of the other groups
-
-
-def _against(
-    rows: LabRows,
-    weight: FloatArray,
-    mu: FloatArray,
-    effect: FloatArray,
-    of: Side,
-    alone: FloatArray,
-    unknown: FloatArray,
-) -> _Apart:
-    """Hold labs (strata) against the others: `alone` are the strata's (labs') effects without them, ``[pairs]``."""
+    own = _information(pairs, terms, of, nuisance)
     if of == "lab":
-        group_of, pair_group, branch = rows.lab_of, rows.pair_lab, rows.lab_branch
+        index, score, total = pairs.pair_lab, terms.lab, pairs.lab_sum(own)
     else:
-        group_of, pair_group, branch = rows.stratum_of, rows.pair_stratum, rows.stratum_branch
-    count = effect.size
-    active = _active(group_of, rows, count)
+        index, score, total = pairs.pair_stratum, terms.stratum, pairs.stratum_sum(own)
+    free = variance[index]
+    shrunk = free * np.maximum(total[index] - own, 0.0) + 1.0
+    step = (free * (score[index] - terms.pair) - effect[index]) / shrunk
+    moved = effect[index] + np.clip(step, -LARGEST_MOVE, LARGEST_MOVE)
+    return moved, np.asarray(free / shrunk)
+
+
+def _beside_others(
+    pairs: LabPairs, mu: FloatArray, effect: FloatArray, of: Side, alone: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Log-odds of each pair without its lab (stratum), ``[pairs]``, and the mean effect of the other labs (strata),
+    ``[groups]``: `alone` are the strata's (labs') effects without them, ``[pairs]``."""
+    if of == "lab":
+        index, branch, active, at_work = pairs.pair_lab, pairs.lab_branch, pairs.lab_active, pairs.labs_at_work
+    else:
+        index, branch = pairs.pair_stratum, pairs.stratum_branch
+        active, at_work = pairs.stratum_active, pairs.strata_at_work
     # The mean of the others' effects, where that of all is 0.
-    others = -active * effect / np.maximum(group_sum(branch, active, mu.size) - 1.0, 1.0)[branch]
-    by_pair = mu[branch[pair_group]] + alone + others[pair_group]
-    base = by_pair[rows.pair_of]
-    p = special.expit(base)
-    plain = rows.tested * p * (1.0 - p)
-    info = group_sum(group_of, weight * plain, count)
-    pair_info = group_sum(rows.pair_of, weight * plain, unknown.size)
-    spread = info + group_sum(pair_group, pair_info**2 * unknown, count)
-    pair_plain = group_sum(rows.pair_of, plain, unknown.size)
-    return _Apart(
-        log_odds=_solved(rows, weight, base, group_of, count),
-        weight=np.divide(info**2, spread, out=np.zeros(count), where=spread > 0),
-        expected=group_sum(group_of, rows.tested * p, count),
-        variance=group_sum(group_of, plain / weight, count) + group_sum(pair_group, pair_plain**2 * unknown, count),
-        base=by_pair,
-        others=others,
-    )
+    others = -active * effect / np.maximum(at_work - 1.0, 1.0)[branch]
+    return mu[branch[index]] + alone + others[index], others
 
 
-def _solved(rows: LabRows, weight: FloatArray, base: FloatArray, group_of: IntArray, count: int) -> FloatArray:
-    """Log-odds ratio of each group to its base, all but unshrunk: a weak prior keeps none failed, all failed finite."""
-    y = np.zeros(count)
-    for _ in range(RATIO_STEPS):
-        p = special.expit(base + y[group_of])
-        score = group_sum(group_of, weight * (rows.failed - rows.tested * p), count)
-        info = group_sum(group_of, weight * rows.tested * p * (1.0 - p), count)
+def _apart(
+    pairs: LabPairs, mu: FloatArray, effect: FloatArray, of: Side, alone: FloatArray, unknown: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Labs (strata) against the others: log-odds against them, and 1 / its variance if there is none, ``[groups]``."""
+    base, _ = _beside_others(pairs, mu, effect, of, alone)
+    index, add = (pairs.pair_lab, pairs.lab_sum) if of == "lab" else (pairs.pair_stratum, pairs.stratum_sum)
+    known, y = np.zeros(effect.size), np.zeros(effect.size)
+    for step in range(RATIO_STEPS):
+        p = base + y.take(index)
+        special.expit(p, out=p)
+        pair_info = pairs.weighted_tested * p
+        score = add(pairs.weighted_failed - pair_info)
+        pair_info *= np.subtract(1.0, p, out=p)
+        info = add(pair_info)
+        if not step:  # still at the others' rate
+            spread = info + add(pair_info**2 * unknown)
+            np.divide(info**2, spread, out=known, where=spread > 0)
+        # All but unshrunk: a weak prior keeps none failed, all failed finite.
         y = y + np.clip((score - WEAK * y) / (info + WEAK), -LARGEST_MOVE, LARGEST_MOVE)
-    return y
+    return y, known
 
 
-def _between(branch: IntArray, apart: _Apart, branches: int, pool: float, pool_weight: float) -> FloatArray:
+def _between(
+    branch: IntArray, apart: tuple[FloatArray, FloatArray], branches: int, pool: float, pool_weight: float
+) -> FloatArray:
     """Variance between a branch's groups: DerSimonian and Laird's moments of winsorised z-scores, shrunk."""
+    log_odds, known = apart
     # Groups of a failure or two say next to nothing of the variance, but their skewed z-scores would bias it.
-    w = np.where(apart.weight >= LEAST_WEIGHT, apart.weight, 0.0)
-    square = winsorised_squares(branch, apart.log_odds * np.sqrt(w), w > 0, branches)
+    w = np.where(known >= LEAST_WEIGHT, known, 0.0)
+    square = winsorised_squares(branch, log_odds * np.sqrt(w), w > 0, branches)
     count = group_sum(branch, (w > 0).astype(np.float64), branches)
     weight, weight2 = group_sum(branch, w, branches), group_sum(branch, w * w, branches)
     room = weight - np.divide(weight2, weight, out=np.zeros(branches), where=weight > 0)
@@ -363,7 +353,9 @@ def winsorised_squares(branch: IntArray, z: FloatArray, active: BoolArray, branc
     for which the sum is made up: without outliers it is on the scale of the plain one. Of under ten none moves.
     """
     rows = np.flatnonzero(active)
-    order = rows[np.lexsort((z[rows], branch[rows]))]
+    order = rows[np.argsort(z[rows])]
+    # Small numbers are sorted by their digits, which is much faster; ties in z are of no account.
+    order = order[np.argsort(branch[order].astype(np.min_scalar_type(max(branches, 1))), kind="stable")]
     count = np.bincount(branch[rows], minlength=branches)
     first = np.cumsum(count) - count
     cut = np.floor(WINSOR * count).astype(np.int64)
@@ -381,42 +373,38 @@ def winsorised_squares(branch: IntArray, z: FloatArray, active: BoolArray, branc
 
 
 def _report(
-    rows: LabRows,
-    weight: FloatArray,
-    mu: FloatArray,
-    a: FloatArray,
-    b: FloatArray,
-    tau2: FloatArray,
-    omega2: FloatArray,
+    pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray, tau2: FloatArray, omega2: FloatArray
 ) -> LabFit:
-    terms = _terms(rows, weight, mu, a, b)
-    tau, omega = tau2[rows.lab_branch], omega2[rows.stratum_branch]
-    strata_alone, strata_unknown = _left_out(rows, terms, "stratum", a, omega, tau)
-    apart = _against(rows, weight, mu, b, "lab", strata_alone, strata_unknown)
-    alone, unknown = _left_out(rows, terms, "lab", b, tau, omega)
-    info = group_sum(rows.pair_lab, _information(rows, terms, "lab", omega), b.size)
-    stratum_info = group_sum(rows.pair_stratum, _information(rows, terms, "stratum", tau), a.size)
-    tested, failed = group_sum(rows.lab_of, rows.tested, b.size), group_sum(rows.lab_of, rows.failed, b.size)
-    prior = tau[rows.pair_lab]
+    terms = _terms(pairs, mu, a, b)
+    tau, omega = tau2[pairs.lab_branch], omega2[pairs.stratum_branch]
+    strata_alone, strata_unknown = _left_out(pairs, terms, "stratum", a, omega, tau)
+    peers, others = _beside_others(pairs, mu, b, "lab", strata_alone)
+    alone, unknown = _left_out(pairs, terms, "lab", b, tau, omega)
+    p = special.expit(peers)
+    expected = pairs.lab_sum(pairs.tested * p)
+    variance = pairs.lab_sum(pairs.spread * p * (1.0 - p))
+    variance += pairs.lab_sum((pairs.tested * p * (1.0 - p)) ** 2 * strata_unknown)
+    info = pairs.lab_sum(_information(pairs, terms, "lab", omega))
+    stratum_info = pairs.stratum_sum(_information(pairs, terms, "stratum", tau))
+    prior = tau[pairs.pair_lab]
     known = np.divide(prior - unknown, prior, out=np.zeros(prior.size), where=prior > 0)
-    in_stratum = group_sum(rows.stratum_of, rows.tested, a.size)
-    told = group_sum(rows.pair_stratum, known * group_sum(rows.pair_of, rows.tested, prior.size), a.size)
+    in_stratum, told = pairs.stratum_sum(pairs.tested), pairs.stratum_sum(known * pairs.tested)
     return LabFit(
         base=mu,
         lab_variance=tau2,
         stratum_variance=omega2,
         log_odds=b,
         error=np.sqrt(tau / (tau * info + 1.0)),
-        tested=tested,
-        failed=failed,
-        expected=apart.expected,
-        variance=apart.variance,
-        ratio=np.divide(failed, apart.expected, out=np.full(b.size, np.nan), where=tested > 0),
+        tested=pairs.lab_tested,
+        failed=pairs.lab_failed,
+        expected=expected,
+        variance=variance,
+        ratio=np.divide(pairs.lab_failed, expected, out=np.full(b.size, np.nan), where=pairs.lab_tested > 0),
         stratum_log_odds=a,
         stratum_error=np.sqrt(omega / (omega * stratum_info + 1.0)),
         pair_log_odds=alone,
         pair_variance=unknown,
-        peer_log_odds=apart.base,
-        to_peers=b - apart.others,
+        peer_log_odds=peers,
+        to_peers=b - others,
         separable=np.divide(told, in_stratum, out=np.zeros(a.size), where=in_stratum > 0),
     )

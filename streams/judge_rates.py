@@ -140,7 +140,7 @@ def _judge_window(
                 break
             # Few cells come so far; only for them it is worth asking who tested what.
             at = at[hits]
-            factors = np.array([cells.labs(row, window, against) for row in cells.rows[at].tolist()])
+            factors = cells.labs(cells.rows[at], window, against)
         _collect(cells.rows[at], evidence, hits, factors, against, detector, number, window, found)
 
 
@@ -278,7 +278,9 @@ def _judge_cusum(cells: _Cells, number: int, rules: PassRateRules, found: dict[i
 
 def _stands_net_of_labs(cells: _Cells, row: int, weeks_n: Ints, weeks_x: Ints, p0: float, rules: PassRateRules) -> bool:
     """Whether the chart still exceeds its bound when in control is what these labs would find."""
-    factor = 1.0 if cells.labs is None else cells.labs(int(cells.rows[row]), max(rules.windows_days), "own-history")
+    if cells.labs is None:
+        return True
+    factor = float(cells.labs(cells.rows[row : row + 1], max(rules.windows_days), "own-history")[0])
     if factor <= 1.0:
         return True
     chart = lr_cusum(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from schemas.alerts import Against
 from streams.columns import INDICATORS
@@ -23,9 +24,9 @@ _PASS = INDICATORS.index("pass")
 
 
 class LabFactor(Protocol):
-    """Tells by how much the labs of a cell's window explain its failures, against a reference."""
+    """Tells by how much the labs of cells' windows explain their failures, against a reference, [cells]."""
 
-    def __call__(self, row: int, window: int, against: Against) -> float: ...
+    def __call__(self, rows: npt.NDArray[np.intp], window: int, against: Against) -> npt.NDArray[np.float64]: ...
 
 
 class LabMix:
@@ -46,15 +47,19 @@ class LabMix:
         self._day = day
         self._history = rules.history_days
 
-    def __call__(self, row: int, window: int, against: Against) -> float:
-        """The factor, 1 where the labs are like their peers or lenient: lenient labs excuse nothing."""
-        state, day = self._state, self._day
-        store, own = state.stores["pass"], state.leaves_under(_PASS, row)
-        factor = state.labs.severity(own, day - window + 1, day)
+    def __call__(self, rows: npt.NDArray[np.intp], window: int, against: Against) -> npt.NDArray[np.float64]:
+        """The factors, 1 where the labs are like their peers or lenient: lenient labs excuse nothing."""
+        sheet, day = self._state.labs, self._day
+        own = [self._state.leaves_under(_PASS, row) for row in rows.tolist()]
+        factors = sheet.severities(own, day - window + 1, day)
         if against == "own-history":
-            factor /= state.labs.severity(own, day - window - self._history, day - window)
+            factors /= sheet.severities(own, day - window - self._history, day - window)
         elif against == "peers":
-            wider = int(store.wider(np.array([row]))[0])
-            others = set(state.leaves_under(_PASS, wider)) - set(own) if wider >= 0 else set()
-            factor /= state.labs.severity(sorted(others), day - max(window, PEER_DAYS) + 1, day)
-        return max(1.0, float(f"{factor:.4g}"))
+            factors /= sheet.severities(self._beside(rows, own), day - max(window, PEER_DAYS) + 1, day)
+        return np.array([max(1.0, float(f"{factor:.4g}")) for factor in factors.tolist()])
+
+    def _beside(self, rows: npt.NDArray[np.intp], own: list[list[int]]) -> list[list[int]]:
+        """The leaves of the same products elsewhere in the next wider region."""
+        wider = self._state.stores["pass"].wider(rows).tolist()
+        around = {row: set(self._state.leaves_under(_PASS, row)) for row in set(wider) if row >= 0}
+        return [sorted(around.get(row, set()).difference(leaves)) for row, leaves in zip(wider, own, strict=True)]

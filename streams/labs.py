@@ -10,24 +10,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from detectors.lab_drift import DriftParts, drift_parts
-from detectors.lab_effects import LabFit, fit_labs
+from detectors.lab_effects import fit_labs
 from detectors.lab_rows import LabRows, lab_rows
-from streams.cells import BlockPiece, CellStore
+from streams.cells import BlockPiece
 from streams.config import LabRules
+from streams.lab_weeks import LabPairs, LabWeeks
 from streams.tally import LabCount
 
 __all__ = ["Effects", "LabSheet", "monday_of", "week_of"]
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
+Places = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float64]
 Effects = list[tuple[str, list[int], list[int], list[float]]]
 """Of each group: leaves, labs, log odds ratios."""
 _WEEK = 7
 _TO_MONDAY = 3
+_NEVER = -(2**62)
+PART_ROWS = 100_000
+"""Groups are compared together up to this many sums of pairs."""
 
 
 def week_of(day: int) -> int:
@@ -44,19 +52,18 @@ class LabSheet:
     """Tests of one assess partition by leaf cell, lab and week, and the labs' effects as of the last comparison."""
 
     def __init__(self) -> None:
-        self._store = CellStore(2)
-        self._row: dict[tuple[int, int], int] = {}
-        self._keys: list[tuple[int, int]] = []
-        self._group: list[str] = []
-        self._in: dict[str, list[int]] = {}
-        self._of_leaf: dict[int, list[int]] = {}
-        self._newest: dict[str, int] = {}
-        self._effects: dict[str, dict[tuple[int, int], float]] = {}
+        self._pairs = LabPairs()
+        self._weeks = LabWeeks()
+        self._newest = np.zeros(0, np.int64)
+        """The newest week of every group, by its number."""
+        self._compared: set[str] = set()
+        self._effect = np.zeros(0)
+        """Of every pair; beyond its end there are none."""
         self._packed: Effects | None = None
 
     @property
     def nbytes(self) -> int:
-        return self._store.nbytes
+        return self._pairs.nbytes + self._weeks.nbytes + self._newest.nbytes + self._effect.nbytes
 
     def fold(
         self,
@@ -69,160 +76,201 @@ class LabSheet:
         """Add (failed, tested) ``values`` [rows, 2] of leaves (numbers), labs (numbers) and local days; ``group_of``
         tells a leaf's group."""
         weeks = (days + _TO_MONDAY) // _WEEK
-        # A report without a lab has the number -1.
-        pairs, place = np.unique(leaves.astype(np.int64) << 32 | (labs.astype(np.int64) + 1), return_inverse=True)
-        keys = [(pair >> 32, (pair & 0xFFFFFFFF) - 1) for pair in pairs.tolist()]
-        for group, key in sorted((group_of(key[0]), key) for key in keys if key not in self._row):
-            self._add(group, key)
-        newest = np.full(len(keys), weeks.min())
-        np.maximum.at(newest, place, weeks)
-        for key, week in zip(keys, newest.tolist(), strict=True):
-            group = group_of(key[0])
-            self._newest[group] = max(self._newest.get(group, week), week)
-        rows = np.array([self._row[key] for key in keys], np.intp)[place]
-        self._store.fold(rows, weeks.astype(np.int32), values)
+        pairs = self._pairs.numbers(group_of, leaves, labs)
+        np.maximum.at(self._room_for_groups(), self._pairs.group_of(leaves).astype(np.intp), weeks.astype(np.int64))
+        self._weeks.fold(pairs, weeks, values)
+
+    def _room_for_groups(self) -> Ints:
+        new = len(self._pairs.groups) - len(self._newest)
+        if new:
+            self._newest = np.concatenate([self._newest, np.full(new, _NEVER)])
+        return self._newest
 
     def expire(self, before_day: int) -> None:
-        """Forget the weeks that lie wholly before a day."""
-        self._store.expire(week_of(before_day))
+        """Forget the weeks that lie wholly before a day; what comes for them later is passed over."""
+        self._weeks.expire(week_of(before_day))
 
-    def stored(self) -> tuple[Ints, Ints, dict[str, int], Iterator[BlockPiece]]:
-        """Leaf and lab of every row in order, the newest week of every group, and the counts."""
-        keys = np.array(self._keys, np.int64).reshape(-1, 2)
-        return keys[:, 0], keys[:, 1], dict(sorted(self._newest.items())), self._store.pieces()
+    def stored(self) -> tuple[Numbers, Numbers, dict[str, int], Iterator[BlockPiece]]:
+        """Leaf and lab of every pair in order, the newest week of every group, and the counts."""
+        newest = sorted(zip(self._pairs.groups, self._newest.tolist(), strict=True))
+        return self._pairs.leaf, self._pairs.lab, dict(newest), self._weeks.pieces(len(self._pairs))
 
-    def take_up_rows(self, groups: Sequence[str], leaves: Iterable[int], labs: Iterable[int]) -> None:
-        """Make the rows of a stored sheet, numbered as they were."""
-        for group, leaf, lab in zip(groups, leaves, labs, strict=True):
-            self._add(group, (leaf, lab))
+    def take_up_rows(self, groups: Sequence[str], leaves: Sequence[int], labs: Sequence[int]) -> None:
+        """Make the pairs of a stored sheet, numbered as they were."""
+        self._pairs.add(groups, leaves, labs)
 
     def take_up_newest(self, newest: Mapping[str, int]) -> None:
-        self._newest.update(newest)
+        numbers = [self._pairs.group(group) for group in newest]
+        self._room_for_groups()[numbers] = list(newest.values())
 
     def take_up(self, piece: BlockPiece) -> None:
         """Take up stored counts."""
-        self._store.take_up(piece)
-
-    def _add(self, group: str, key: tuple[int, int]) -> None:
-        row = self._row[key] = self._store.row_in(group, (str(key[0]), str(key[1])))
-        self._keys.append(key)
-        self._group.append(group)
-        self._in.setdefault(group, []).append(row)
-        self._of_leaf.setdefault(key[0], []).append(row)
+        self._weeks.take_up(piece)
 
     def watched(self, monday: int, rules: LabRules) -> bool:
         """Whether on that Monday there will be recent tests to compare."""
-        first = week_of(monday) - rules.window_weeks
-        return any(newest >= first for newest in self._newest.values())
+        return int(self._newest.max(initial=_NEVER)) >= week_of(monday) - rules.window_weeks
+
+    # --- the comparison --------------------------------------------------------------------------------------------
 
     def compare(self, monday: int, rules: LabRules, names: Sequence[str]) -> list[LabCount]:
         """Compare the labs of every group that has recent tests, as of the end of the week before a Monday; ``names``
         are the labs' by number."""
-        last = week_of(monday) - 1
-        groups: list[str] = []
-        rows: list[npt.NDArray[np.intp]] = []
-        sums: list[Ints] = []
-        for group in sorted(self._in):
-            mine = np.array(self._in[group], np.intp)
-            weekly = np.maximum(self._store.daily(mine, last, rules.window_weeks + rules.history_weeks), 0)
-            recent, past = weekly[:, -rules.window_weeks :].sum(axis=1), weekly[:, : -rules.window_weeks].sum(axis=1)
-            if recent[:, 1].any():
-                groups.append(group)
-                rows.append(mine)
-                sums.append(np.stack([recent, past], axis=1))
+        end = week_of(monday)
+        middle = end - rules.window_weeks
+        recent = self._weeks.totals(middle, end - 1, len(self._pairs))
+        past = self._weeks.totals(middle - rules.history_weeks, middle - 1, len(self._pairs))
+        group = self._pairs.group_of(self._pairs.leaf)
+        groups = sorted(np.unique(group[recent[1] > 0]).tolist(), key=self._pairs.groups.__getitem__)
         if not groups:
             return []
-        number = np.repeat(np.arange(len(groups)), [len(mine) for mine in rows])
-        return self._judge(groups, np.concatenate(rows), number, np.concatenate(sums), names)
-
-    def _judge(
-        self, groups: list[str], rows: npt.NDArray[np.intp], number: Ints, sums: Ints, names: Sequence[str]
-    ) -> list[LabCount]:
-        leaf, lab = np.array([self._keys[row] for row in rows.tolist()], np.int64).T
+        number = np.full(len(self._pairs.groups), -1)
+        number[groups] = np.arange(len(groups))
+        failed, tested = (np.concatenate(columns) for columns in zip(recent, past, strict=True))
+        some = np.flatnonzero((tested > 0) & (np.tile(number[group], 2) >= 0))
+        pairs, lately = some % len(self._pairs), some < len(self._pairs)
+        lab = self._pairs.lab[pairs]
         # Sums run in the order of the labs, and a lab's number tells which branches lie in this partition: so by name.
-        labs = np.array(sorted(set(lab.tolist()), key=names.__getitem__), np.int64)
+        labs = np.array(sorted(np.unique(lab).tolist(), key=names.__getitem__))
         rank = np.zeros(int(labs.max()) + 1, np.int64)
         rank[labs] = np.arange(len(labs))
-        tested = sums[:, :, 1].reshape(-1)
-        some = np.flatnonzero(tested > 0)
-        recent = np.tile([True, False], len(rows))[some]
-        table = lab_rows(
-            np.repeat(rank[lab], 2)[some],
-            np.repeat(leaf, 2)[some],
-            tested[some],
-            np.minimum(sums[:, :, 0].reshape(-1), tested)[some],
-            branch=np.repeat(number, 2)[some],
-        )
-        for group, effects in zip(groups, _pair_effects(table, fit_labs(table), labs), strict=True):
-            self._effects[group] = effects
+        rows = _Rows(
+            pairs, self._pairs.leaf[pairs], rank[lab], number[group[pairs]],
+            tested[some], np.minimum(failed, tested)[some], lately,
+        )  # fmt: skip
+        self._forget_effects(group, groups)
+        named = [self._pairs.groups[number] for number in groups]
+        by_rank = [names[lab] for lab in labs.tolist()]
+        counts = [one for part in rows.parts() for one in self._judge(part, rules, named, by_rank)]
+        return sorted(counts, key=lambda one: (one.group, one.lab))
+
+    def _judge(self, rows: _Rows, rules: LabRules, groups: Sequence[str], labs: Sequence[str]) -> Iterator[LabCount]:
+        """Work out the effects of some groups, and what is to be told of their labs; names are by rank."""
+        table = rows.table() if rules.adjust else None
+        if table is not None:  # else nobody asks for the effects
+            self._note_effects(table, rows.pairs)
+            self._compared.update(groups[number] for number in table.branch.tolist())
+        known = rows.with_past(len(groups))
+        if not len(known.pairs):
+            return iter(())
+        if table is None or len(known.pairs) < len(rows.pairs):
+            table = known.table()
+        parts, defined = drift_parts(table, known.lately)
+        return _counts(parts, np.flatnonzero(defined), table, groups, labs)
+
+    # --- effects ---------------------------------------------------------------------------------------------------
+
+    def _forget_effects(self, group: Numbers, groups: list[int]) -> None:
+        self._effect = np.concatenate([self._effect, np.zeros(len(self._pairs) - len(self._effect))])
+        self._effect[np.isin(group, groups)] = 0.0
+        self._compared -= {self._pairs.groups[number] for number in groups}
         self._packed = None
-        parts, defined = drift_parts(table, recent)
-        return _counts(parts, np.flatnonzero(defined).tolist(), table, groups, [names[lab] for lab in labs.tolist()])
+
+    def _note_effects(self, table: LabRows, pairs: Places) -> None:
+        """Keep the effects of every group's labs by leaf cell, each taken from the lab's other cells; ``pairs`` are the
+        numbers of the table's rows as they were given."""
+        number = np.empty(table.pair_lab.size, np.intp)
+        number[table.pair_of] = pairs[table.order]
+        self._effect[number] = np.round(fit_labs(table).pair_log_odds, 4)
 
     def severity(self, leaves: Iterable[int], first_day: int, last_day: int) -> float:
         """How many times the failures of its peers the labs find that tested some leaf cells, in the weeks from one day
         through another: the mean over the items tested, 1 where nothing is known."""
-        rows = np.array([row for leaf in leaves for row in self._of_leaf.get(leaf, ())], np.intp)
-        if not len(rows) or not self._effects:
-            return 1.0
-        last = week_of(last_day)
-        tested = self._store.daily(rows, last, last - week_of(first_day) + 1)[:, :, 1].sum(axis=1)
-        some = np.flatnonzero(tested > 0)
-        if not len(some):
-            return 1.0
-        factors = np.exp([self._effect(row) for row in rows[some].tolist()])
-        # fsum, for the order of the rows depends on what else the partition holds, and the sum must not.
-        return math.fsum((tested[some] * factors).tolist()) / int(tested[some].sum())
+        return float(self.severities([list(leaves)], first_day, last_day)[0])
 
-    def _effect(self, row: int) -> float:
-        return self._effects.get(self._group[row], {}).get(self._keys[row], 0.0)
+    def severities(self, cells: Sequence[Sequence[int]], first_day: int, last_day: int) -> Floats:
+        """The severity of the labs in each of several sets of leaf cells, ``[cells]``."""
+        out = np.ones(len(cells))
+        if not self._compared:
+            return out
+        pairs, place = self._pairs.of_leaves(np.array([leaf for leaves in cells for leaf in leaves], np.int64))
+        of = np.repeat(np.arange(len(cells)), [len(leaves) for leaves in cells])[place]
+        order = np.argsort(pairs, kind="stable")
+        tested = np.empty(len(pairs), np.int64)
+        tested[order] = self._weeks.tested(pairs[order], week_of(first_day), week_of(last_day))
+        some = np.flatnonzero(tested > 0)
+        items = tested[some]
+        found = (items * np.exp(self._effects_of(pairs[some]))).tolist()
+        ends = np.searchsorted(of[some], np.arange(len(cells) + 1)).tolist()
+        total = np.concatenate([[0], np.cumsum(items)])[ends]
+        for cell in np.flatnonzero(np.diff(total)).tolist():
+            # fsum, for the order of the pairs depends on what else the partition holds, and the sum must not.
+            out[cell] = math.fsum(found[ends[cell] : ends[cell + 1]]) / int(total[cell + 1] - total[cell])
+        return out
+
+    def _effects_of(self, pairs: Numbers) -> Floats:
+        held = pairs < len(self._effect)
+        return np.where(held, self._effect[np.where(held, pairs, 0)], 0.0)
 
     def pack(self) -> Effects:
         """The effects, for the progress row: what was folded comes back with the ledger. Every checkpoint asks for
         them, and only a comparison changes them."""
         if self._packed is None:
-            ordered = [(group, sorted(held.items())) for group, held in sorted(self._effects.items())]
-            self._packed = [
-                (group, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [value for _, value in rows])
-                for group, rows in ordered
-            ]
+            pairs = np.flatnonzero(self._effect)
+            leaf, lab = self._pairs.leaf[pairs], self._pairs.lab[pairs]
+            groups = self._pairs.group_of(leaf)
+            order = np.lexsort((lab, leaf, groups))
+            columns = [column[order].tolist() for column in (leaf, lab, self._effect[pairs])]
+            ends = np.searchsorted(groups[order], np.arange(len(self._pairs.groups) + 1)).tolist()
+            self._packed = []
+            for name in sorted(self._compared):
+                number = self._pairs.group(name)
+                leaves, labs, effects = (column[ends[number] : ends[number + 1]] for column in columns)
+                self._packed.append((name, leaves, labs, effects))
         return self._packed
 
     def unpack(self, effects: Effects) -> None:
         """Take up packed effects."""
-        for group, leaves, labs, values in effects:
-            self._effects[group] = dict(zip(zip(leaves, labs, strict=True), values, strict=True))
+        for name, leaves, labs, values in effects:
+            group_of = dict.fromkeys(leaves, name).__getitem__
+            pairs = self._pairs.numbers(group_of, np.array(leaves, np.int32), np.array(labs, np.int32))
+            self._effect = np.concatenate([self._effect, np.zeros(len(self._pairs) - len(self._effect))])
+            self._effect[pairs] = values
+            self._compared.add(name)
         self._packed = None
 
 
-def _pair_effects(table: LabRows, fit: LabFit, numbers: Ints) -> list[dict[tuple[int, int], float]]:
-    """Effects of every group's labs by leaf cell, each taken from the lab's other cells; the table's labs are places in
-    ``numbers``."""
-    out: list[dict[tuple[int, int], float]] = [{} for _ in table.branch]
-    groups = table.lab_branch[table.pair_lab].tolist()
-    leaves, labs = table.stratum[table.pair_stratum].tolist(), numbers[table.lab[table.pair_lab]].tolist()
-    for group, leaf, lab, effect in zip(groups, leaves, labs, np.round(fit.pair_log_odds, 4).tolist(), strict=True):
-        if effect:
-            out[group][leaf, lab] = effect
-    return out
+@dataclass(slots=True)
+class _Rows:
+    """What a pair has tested and failed, lately or before; every field is an array [rows]. Labs and groups by rank."""
+
+    pairs: Places
+    leaf: Numbers
+    lab: Ints
+    group: Ints
+    tested: Ints
+    failed: Ints
+    lately: npt.NDArray[np.bool_]
+
+    def take(self, some: npt.NDArray[np.generic]) -> _Rows:
+        return _Rows(*(getattr(self, one.name)[some] for one in fields(self)))
+
+    def parts(self) -> Iterator[_Rows]:
+        """A few groups at a time, so that what a comparison touches stays small: groups are judged each by itself."""
+        order = np.argsort(self.group, kind="stable")
+        ends = np.cumsum(np.bincount(self.group))
+        first = 0
+        while first < len(order):
+            # Whole groups, as many as fit, and one at least.
+            last = max(ends.searchsorted(first + PART_ROWS, side="right") - 1, ends.searchsorted(first, side="right"))
+            end = int(ends[last])
+            yield self.take(order[first:end])
+            first = end
+
+    def table(self) -> LabRows:
+        return lab_rows(self.lab, self.leaf, self.tested, self.failed, branch=self.group)
+
+    def with_past(self, groups: int) -> _Rows:
+        """The rows of the groups that have a past: of the others no drift is defined."""
+        past = np.zeros(groups, np.bool_)
+        past[self.group[~self.lately]] = True
+        return self.take(past[self.group])
 
 
 def _counts(
-    parts: DriftParts, at: list[int], table: LabRows, groups: list[str], names: Sequence[str]
-) -> list[LabCount]:
-    counts = [
-        LabCount(
-            groups[int(table.branch[table.lab_branch[lab]])],
-            names[int(table.lab[lab])],
-            int(parts.tested[lab]),
-            int(parts.failed[lab]),
-            *(
-                float(column[lab])
-                for column in (
-                    parts.own, parts.own_variance, parts.peers, parts.peers_variance, parts.both, parts.both_variance,
-                )
-            ),
-        )
-        for lab in at
-    ]  # fmt: skip
-    return sorted(counts, key=lambda one: (one.group, one.lab))
+    parts: DriftParts, at: Places, table: LabRows, groups: Sequence[str], labs: Sequence[str]
+) -> Iterator[LabCount]:
+    group_of, lab_of = table.branch[table.lab_branch[at]].tolist(), table.lab[at].tolist()
+    tested, failed, *rest = (part[at].tolist() for part in astuple(parts))
+    for group, lab, n, x, *floats in zip(group_of, lab_of, tested, failed, *rest, strict=True):
+        yield LabCount(groups[group], labs[lab], int(n), int(x), *floats)

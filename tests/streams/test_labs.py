@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from watch_world import CELLS, DAY_0, LABS, alerts_of, daily, inspections, texts, world_of
 
 from schemas.alerts import Signal
+from streams import labs as labs_module
 from streams.config import Config, LabRules
 from streams.labs import LabSheet, week_of
 from streams.tally import LabCount
@@ -136,6 +137,32 @@ def test_a_lone_lab_has_no_peers_and_a_group_without_recent_tests_is_not_compare
     assert sheet_of([row for row in samples() if row[3] < 20]).compare() == []
 
 
+def test_a_group_without_a_past_has_effects_and_no_drift_and_changes_no_other_group() -> None:
+    rows = samples(severe="lab-2", times=2.6)
+    young = [row for row in rows if row[0] != "G1" or row[3] >= 20]
+    made, whole = sheet_of(young), sheet_of(rows)
+    counts, effects = whole.compare(), whole.effects()
+    assert made.compare() == [one for one in counts if one.group != "G1"]
+    mine = made.effects()
+    assert {key: value for key, value in mine.items() if key[0] != "G1"} == (
+        {key: value for key, value in effects.items() if key[0] != "G1"}
+    )
+    assert any(key[0] == "G1" for key in mine)
+    only_young = sheet_of([row for row in rows if row[3] >= 20])
+    assert only_young.compare() == []
+    assert {key[0] for key in only_young.effects()} == {"G0", "G1", "G2"}
+
+
+def test_effects_that_nobody_asks_for_are_not_worked_out_and_drift_is_the_same() -> None:
+    rows = samples(severe="lab-2", times=2.6)
+    made = sheet_of(rows)
+    expected = made.compare()
+    assert made.effects()
+    assert made.compare(rules=LabRules(window_weeks=4, history_weeks=20, adjust=False)) == expected
+    assert made.sheet.pack() == []
+    assert made.sheet.severity([0, 1], MONDAY - 28, MONDAY) == 1.0
+
+
 def test_whether_there_will_be_something_to_compare_is_known_beforehand() -> None:
     made = sheet_of([row for row in samples() if row[3] < 20])
     for monday in range(DAY_0 + 7 * 20, DAY_0 + 7 * 30, 7):
@@ -203,6 +230,22 @@ def test_signals_are_the_same_to_the_byte_for_any_spread_of_groups_and_any_order
     assert texts(judge_labs(counts, RULES, ABOUT)) == texts(judge_labs(expected, RULES, ABOUT))
 
 
+@pytest.mark.parametrize("part", [1, 60, 500])
+def test_how_many_groups_are_compared_together_does_not_show(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in samples(severe="lab-2", times=2.6, groups=7) if row[0] != "G1" or row[3] >= 20]
+    whole = sheet_of(rows)
+    expected = whole.compare()
+    monkeypatch.setattr(labs_module, "PART_ROWS", part)
+    made = sheet_of(rows)
+    tables = list[int]()
+    plain = labs_module.lab_rows
+    monkeypatch.setattr(labs_module, "lab_rows", lambda *columns, **more: tables.append(1) or plain(*columns, **more))
+    assert made.compare() == expected
+    assert made.effects() == whole.effects()
+    # A group has 24 rows; G1, which has no past, has 12, and those beside it in its part have a table of their own.
+    assert len(tables) == {1: 7, 60: 3 + 1, 500: 1 + 1}[part]
+
+
 def test_effects_come_back_with_a_restart_and_what_was_folded_with_the_ledger() -> None:
     rows = samples(severe="lab-2", times=2.6)
     made = sheet_of(rows)
@@ -228,6 +271,17 @@ def test_severity_is_the_mean_over_the_items_tested() -> None:
     assert np.exp(effects["G0", 0, "lab-5"]) > 2
     assert sheet.severity([], last - 27, last) == sheet.severity([99], last - 27, last) == 1.0
     assert sheet.severity([0], last + 700, last + 800) == 1.0
+
+
+def test_severities_of_many_cells_are_those_of_each() -> None:
+    made = sheet_of(samples(severe="lab-2", times=2.6))
+    made.compare()
+    cells = [[0], [], [5, 2], [99], [0, 1, 2, 3, 4, 5], [2, 5], [0]]
+    for first in (MONDAY - 28, MONDAY - 150, MONDAY + 70):
+        each = [made.sheet.severity(leaves, first, MONDAY - 1) for leaves in cells]
+        assert made.sheet.severities(cells, first, MONDAY - 1).tolist() == each
+        assert each[2] == each[5]
+    assert made.sheet.severities([], MONDAY - 28, MONDAY).tolist() == []
 
 
 # --- the whole pipeline --------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""Tests by pair (lab in a stratum), and sums over pairs by lab, by stratum and by branch: what a fit is computed with.
+
+All rows of a pair have one rate, so a fit needs but their sums. Sums run in the order of the pairs, as those of
+:func:`~detectors.lab_rows.group_sum` do, but through sparse matrices, which take a third of the time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from detectors.evidence import FloatArray, IntArray
+from detectors.lab_rows import LabRows, group_sum
+
+__all__ = ["LabPairs", "lab_pairs"]
+
+_Places = npt.NDArray[np.int32]
+
+
+class LabPairs:
+    """Tests by pair, sorted by branch, lab and stratum.
+
+    Attributes
+    ----------
+    tested, weighted_tested, weighted_failed, spread
+        Of the rows of each pair, ``[pairs]``: the sums of n, w n, w x and n / w for n items, x failures and
+        w = 1 / (1 + (n - 1) rho).
+    pair_lab, pair_stratum
+        Positions of each pair's lab and stratum, ``[pairs]``.
+    lab_branch, stratum_branch
+        Positions of the branch, ``[labs]`` and ``[strata]``.
+    branches
+        How many there are.
+    lab_tested, lab_failed
+        Items and failures, ``[labs]``.
+    lab_active, stratum_active, labs_at_work, strata_at_work
+        1 where anything was tested, and how many such there are; ``[labs]``, ``[strata]``, ``[branches]``.
+    """
+
+    def __init__(
+        self,
+        sums: tuple[FloatArray, ...],
+        pair_lab: IntArray,
+        pair_stratum: IntArray,
+        lab_branch: IntArray,
+        stratum_branch: IntArray,
+        branches: int,
+    ) -> None:
+        self.tested, self.failed, self.weighted_tested, self.weighted_failed, self.spread = sums
+        self.pair_lab, self.pair_stratum = pair_lab, pair_stratum
+        self.lab_branch, self.stratum_branch, self.branches = lab_branch, stratum_branch, branches
+        self._index()
+        self.lab_tested, self.lab_failed = self.lab_sum(self.tested), self.lab_sum(self.failed)
+        self.lab_active = (self.lab_tested > 0).astype(np.float64)
+        self.stratum_active = (self.stratum_sum(self.tested) > 0).astype(np.float64)
+        self.labs_at_work = self.branch_sum(self.lab_active)
+        self.strata_at_work = group_sum(stratum_branch, self.stratum_active, branches)
+
+    def _index(self) -> None:
+        pairs, labs, strata = self.tested.size, self.lab_branch.size, self.stratum_branch.size
+        self._by_stratum = np.argsort(self.pair_stratum, kind="stable").astype(np.int32)
+        lab_ends, stratum_ends = _ends(self.pair_lab, labs), _ends(self.pair_stratum, strata)
+        ones, every = np.ones(pairs), np.arange(pairs, dtype=np.int32)
+        lab, stratum = self.pair_lab.astype(np.int32), self.pair_stratum.astype(np.int32)
+        self._lab_sums = _matrix(ones, every, lab_ends, pairs)
+        self._stratum_sums = _matrix(ones, self._by_stratum, stratum_ends, pairs)
+        self._to_labs = _matrix(ones.copy(), stratum, lab_ends, strata)
+        self._to_strata = _matrix(ones.copy(), lab[self._by_stratum], stratum_ends, labs)
+
+    def tested_only(self) -> LabPairs:
+        """The same without the pairs in which nothing was tested: they add nothing to any sum."""
+        some = self.tested > 0
+        if some.all():
+            return self
+        sums = (self.tested, self.failed, self.weighted_tested, self.weighted_failed, self.spread)
+        return LabPairs(
+            tuple(one[some] for one in sums),
+            self.pair_lab[some],
+            self.pair_stratum[some],
+            self.lab_branch,
+            self.stratum_branch,
+            self.branches,
+        )
+
+    def lab_sum(self, values: FloatArray) -> FloatArray:
+        """Sums of ``[pairs]`` by lab, ``[labs]``."""
+        return np.asarray(self._lab_sums @ values)
+
+    def stratum_sum(self, values: FloatArray) -> FloatArray:
+        """Sums of ``[pairs]`` by stratum, ``[strata]``."""
+        return np.asarray(self._stratum_sums @ values)
+
+    def branch_sum(self, values: FloatArray) -> FloatArray:
+        """Sums of ``[labs]`` by branch, ``[branches]``."""
+        return group_sum(self.lab_branch, values, self.branches)
+
+    def couplings(self, values: FloatArray) -> tuple[Any, Any]:
+        """Sparse matrices ``[labs, strata]`` and ``[strata, labs]`` with a value at each pair, until the next call."""
+        self._to_labs.data, self._to_strata.data = values, values[self._by_stratum]
+        return self._to_labs, self._to_strata
+
+
+def lab_pairs(rows: LabRows) -> LabPairs:
+    """The rows by pair."""
+    weight = 1.0 / (1.0 + np.maximum(rows.tested - 1.0, 0.0) * rows.rho)
+    by_row = (rows.tested, rows.failed, weight * rows.tested, weight * rows.failed, rows.tested / weight)
+    return LabPairs(
+        tuple(group_sum(rows.pair_of, values, rows.pair_lab.size) for values in by_row),
+        rows.pair_lab,
+        rows.pair_stratum,
+        rows.lab_branch,
+        rows.stratum_branch,
+        rows.branch.size,
+    )
+
+
+def _ends(groups: IntArray, count: int) -> _Places:
+    """Where each group ends among the sorted, led by 0: ``[count + 1]``."""
+    return np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=count))]).astype(np.int32)
+
+
+def _matrix(values: FloatArray, columns: _Places, ends: _Places, width: int) -> Any:
+    return sparse.csr_array((values, columns, ends), shape=(ends.size - 1, width))

@@ -1,0 +1,273 @@
+"""What each lab has tested and failed in every leaf cell by calendar week: the counts behind :mod:`streams.labs`.
+
+Pairs of leaf and lab are many and most have nothing in most weeks. So a pair has a number, and a week holds its pairs
+that have a count, sorted by number: 20 bytes each, and growing copies one week only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from streams.cells import BlockPiece
+
+__all__ = ["LabPairs", "LabWeeks"]
+
+Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
+Places = npt.NDArray[np.intp]
+_Keys = TypeVar("_Keys", Ints, Numbers)
+_PIECE_PAIRS = 4_096
+_BLOCK_WEEKS = 64
+_FRESH = 4_096
+
+
+class LabPairs:
+    """The pairs (leaf, lab) that were met, by number, and the groups of the leaves.
+
+    Attributes
+    ----------
+    leaf, lab
+        Of each pair, ``[pairs]``.
+    groups
+        Names of the groups by their numbers.
+    """
+
+    def __init__(self) -> None:
+        self.leaf = np.zeros(0, np.int32)
+        self.lab = np.zeros(0, np.int32)
+        self.groups: list[str] = []
+        self._group_number: dict[str, int] = {}
+        self._group_of = np.zeros(0, np.int32)
+        """Number of each leaf's group, -1 of a leaf that was never met."""
+        self._keys = np.zeros(0, np.int64)
+        """Of all pairs, sorted; and the number of each."""
+        self._numbers = np.zeros(0, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.leaf)
+
+    @property
+    def nbytes(self) -> int:
+        held = self.leaf, self.lab, self._group_of, self._keys, self._numbers
+        return sum(array.nbytes for array in held)
+
+    def group_of(self, leaves: npt.NDArray[np.integer]) -> Numbers:
+        """Numbers of the groups of leaves that were met."""
+        return self._group_of.take(leaves)
+
+    def group(self, name: str) -> int:
+        """Number of a group (made where new)."""
+        number = self._group_number.get(name)
+        if number is None:
+            number = self._group_number[name] = len(self.groups)
+            self.groups.append(name)
+        return number
+
+    def numbers(
+        self, group_of: Callable[[int], str], leaves: npt.NDArray[np.integer], labs: npt.NDArray[np.integer]
+    ) -> Numbers:
+        """Numbers of pairs; new ones are made in the order of group, leaf and lab."""
+        keys = _key(leaves, labs)
+        order = np.argsort(keys)  # what is sorted is found much faster
+        ordered = keys[order]
+        found = self._find(ordered)
+        missing = np.flatnonzero(found < 0)
+        if len(missing):
+            self._make(group_of, ordered[missing])
+            found[missing] = self._find(ordered[missing])
+        numbers = np.empty(len(keys), np.int32)
+        numbers[order] = found
+        return numbers
+
+    def _make(self, group_of: Callable[[int], str], keys: Ints) -> None:
+        """Make the pairs of some sorted keys, by group, leaf and lab."""
+        new = keys[np.diff(keys, prepend=-1) != 0]
+        leaves, labs = (new >> 32).astype(np.int32), ((new & 0xFFFFFFFF) - 1).astype(np.int32)
+        self._note_groups(group_of, leaves)
+        groups = self.group_of(leaves)
+        by_name = sorted(np.unique(groups).tolist(), key=self.groups.__getitem__)
+        rank = np.zeros(len(self.groups), np.intp)
+        rank[by_name] = np.arange(len(by_name))
+        order = np.argsort(rank[groups], kind="stable")
+        self._append(leaves[order], labs[order])
+
+    def add(self, groups: Sequence[str], leaves: Sequence[int], labs: Sequence[int]) -> None:
+        """Make new pairs in the order given."""
+        group_of = dict(zip(leaves, groups, strict=True))
+        self._note_groups(group_of.__getitem__, np.array(leaves, np.int32))
+        self._append(np.array(leaves, np.int32), np.array(labs, np.int32))
+
+    def of_leaves(self, leaves: Ints) -> tuple[Numbers, Places]:
+        """Numbers of the pairs of some leaves, and for each the place of its leaf among those given."""
+        first, end = (self._keys.searchsorted(edge << 32) for edge in (leaves, leaves + 1))
+        count = end - first
+        owner = np.repeat(np.arange(len(leaves)), count)
+        return self._numbers[np.arange(len(owner)) + (first - np.cumsum(count) + count)[owner]], owner
+
+    def _find(self, keys: Ints) -> Numbers:
+        """Numbers of pairs by key, -1 where new."""
+        if not len(self._keys):
+            return np.full(len(keys), -1, np.int32)
+        at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
+        return np.where(self._keys.take(at) == keys, self._numbers.take(at), np.int32(-1))
+
+    def _append(self, leaves: Numbers, labs: Numbers) -> None:
+        numbers = np.arange(len(self), len(self) + len(leaves), dtype=np.int32)
+        keys = _key(leaves, labs)
+        order = np.argsort(keys)
+        at = self._keys.searchsorted(keys[order])
+        self._keys = np.insert(self._keys, at, keys[order])
+        self._numbers = np.insert(self._numbers, at, numbers[order])
+        self.leaf, self.lab = np.concatenate([self.leaf, leaves]), np.concatenate([self.lab, labs])
+
+    def _note_groups(self, group_of: Callable[[int], str], leaves: Numbers) -> None:
+        room = int(leaves.max(initial=-1)) + 1 - len(self._group_of)
+        if room > 0:
+            self._group_of = np.concatenate([self._group_of, np.full(room, -1, np.int32)])
+        for leaf in np.unique(leaves[self._group_of[leaves] < 0]).tolist():
+            self._group_of[leaf] = self.group(group_of(leaf))
+
+
+def _key(leaves: npt.NDArray[np.integer], labs: npt.NDArray[np.integer]) -> Ints:
+    # A report without a lab has the number -1.
+    return leaves.astype(np.int64) << 32 | (labs.astype(np.int64) + 1)
+
+
+class LabWeeks:
+    """(failed, tested) of pairs, by their numbers, and calendar weeks. All sums are of integers: no order can show."""
+
+    def __init__(self) -> None:
+        self._weeks: dict[int, _Week] = {}
+        self._oldest: int | None = None
+        """The oldest week that is kept; what belongs to an older one is passed over."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(week.nbytes for week in self._weeks.values())
+
+    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> None:
+        """Add (failed, tested) ``values`` [rows, 2] of pairs and weeks; what comes twice adds up."""
+        keys, failed, tested = _summed(weeks.astype(np.int64) << 32 | pairs, values[:, 0], values[:, 1])
+        week_of = keys >> 32
+        starts = np.flatnonzero(np.diff(week_of, prepend=week_of[:1] - 1))
+        for first, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True):
+            week = int(week_of[first])
+            if self._oldest is None or week >= self._oldest:
+                numbers = (keys[first:end] & 0xFFFFFFFF).astype(np.int32)
+                self._week(week).add(numbers, failed[first:end], tested[first:end])
+
+    def expire(self, oldest: int) -> None:
+        """Forget the weeks before one; what comes for them later is passed over."""
+        self._oldest = oldest if self._oldest is None else max(oldest, self._oldest)
+        for number in [number for number in self._weeks if number < self._oldest]:
+            del self._weeks[number]
+
+    def totals(self, first: int, last: int, pairs: int) -> tuple[Ints, Ints]:
+        """Failed and tested of all pairs in the weeks from one through another, a week's counts no less than 0."""
+        failed, tested = np.zeros(pairs, np.int64), np.zeros(pairs, np.int64)
+        for week in self._between(first, last):
+            numbers, x, n = week.settled()
+            failed[numbers] += np.maximum(x, 0)
+            tested[numbers] += np.maximum(n, 0)
+        return failed, tested
+
+    def tested(self, pairs: Numbers, first: int, last: int) -> Ints:
+        """Items that some pairs, in the order of their numbers, have tested in the weeks from one through another."""
+        tested = np.zeros(len(pairs), np.int64)
+        for week in self._between(first, last):
+            numbers, _, n = week.settled()
+            at = numbers.searchsorted(pairs)
+            tested += np.where(numbers.take(at, mode="clip") == pairs, n.take(at, mode="clip"), 0)
+        return tested
+
+    def _between(self, first: int, last: int) -> Iterator[_Week]:
+        return (week for number, week in self._weeks.items() if first <= number <= last)
+
+    def _week(self, number: int) -> _Week:
+        week = self._weeks.get(number)
+        if week is None:
+            week = self._weeks[number] = _Week()
+        return week
+
+    # --- storing: in the form of :class:`streams.cells.CellStore` with weeks for days --------------------------------
+
+    def pieces(self, pairs: int) -> Iterator[BlockPiece]:
+        """All counts, a few thousand pairs of 64 weeks at a time; what is zero is left out."""
+        for block in sorted({number // _BLOCK_WEEKS for number in self._weeks}):
+            first_week = block * _BLOCK_WEEKS
+            held = [(number - first_week, self._weeks[number].settled()) for number in sorted(self._weeks)
+                    if number // _BLOCK_WEEKS == block]  # fmt: skip
+            for first in range(0, pairs, _PIECE_PAIRS):
+                counts = _flat(held, first)
+                places = np.flatnonzero(counts)
+                if len(places):
+                    gaps = np.diff(places, prepend=0).astype(np.uint32)
+                    packed = (zlib.compress(part.tobytes(), 1) for part in (gaps, counts[places]))
+                    yield BlockPiece(block, first, *packed)
+
+    def take_up(self, piece: BlockPiece) -> None:
+        """Put a stored piece in its place."""
+        places = np.cumsum(np.frombuffer(zlib.decompress(piece.gaps), np.uint32), dtype=np.int64)
+        values = np.frombuffer(zlib.decompress(piece.values), np.int64)
+        week, pair = places // 2 % _BLOCK_WEEKS, piece.first + places // (2 * _BLOCK_WEEKS)
+        tested = places % 2 == 1
+        columns = np.stack([np.where(tested, 0, values), np.where(tested, values, 0)], axis=1)
+        self.fold(pair.astype(np.int32), piece.number * _BLOCK_WEEKS + week, columns)
+
+
+class _Week:
+    """Counts of one week: pairs in the order of their numbers, and what came since they were last put in order."""
+
+    __slots__ = ("_failed", "_fresh", "_pairs", "_tested", "_waiting")
+
+    def __init__(self) -> None:
+        self._pairs = np.zeros(0, np.int32)
+        self._failed = np.zeros(0, np.int64)
+        self._tested = np.zeros(0, np.int64)
+        self._fresh: list[tuple[Numbers, Ints, Ints]] = []
+        self._waiting = 0
+
+    @property
+    def nbytes(self) -> int:
+        held = [(self._pairs, self._failed, self._tested), *self._fresh]
+        return sum(array.nbytes for arrays in held for array in arrays)
+
+    def add(self, pairs: Numbers, failed: Ints, tested: Ints) -> None:
+        self._fresh.append((pairs, failed, tested))
+        self._waiting += len(pairs)
+        # Each time as many wait as are in order already, or half: so all is copied a few times at the most.
+        if self._waiting > max(_FRESH, len(self._pairs) // 2):
+            self.settled()
+
+    def settled(self) -> tuple[Numbers, Ints, Ints]:
+        """Pairs in the order of their numbers, each once; failed; tested."""
+        if self._fresh:
+            columns = zip((self._pairs, self._failed, self._tested), *self._fresh, strict=True)
+            self._pairs, self._failed, self._tested = _summed(*(np.concatenate(one) for one in columns))
+            self._fresh, self._waiting = [], 0
+        return self._pairs, self._failed, self._tested
+
+
+def _summed(keys: _Keys, failed: Ints, tested: Ints) -> tuple[_Keys, Ints, Ints]:
+    """The distinct keys, sorted, and the sums of each."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+    if len(starts) == len(keys):
+        return keys, failed[order], tested[order]
+    return keys[starts], np.add.reduceat(failed[order], starts), np.add.reduceat(tested[order], starts)
+
+
+def _flat(held: list[tuple[int, tuple[Numbers, Ints, Ints]]], first: int) -> Ints:
+    """Counts of a few thousand pairs: by pair, then week, failed before tested."""
+    counts = np.zeros((_PIECE_PAIRS, _BLOCK_WEEKS, 2), np.int64)
+    for week, (pairs, failed, tested) in held:
+        some = slice(*pairs.searchsorted([first, first + _PIECE_PAIRS]).tolist())
+        counts[pairs[some] - first, week, 0] = failed[some]
+        counts[pairs[some] - first, week, 1] = tested[some]
+    return counts.reshape(-1)

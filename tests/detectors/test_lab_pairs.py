@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from lab_worlds import world
+from scipy.special import expit
+
+from detectors import lab_effects
+from detectors.lab_effects import fit_labs
+from detectors.lab_pairs import lab_pairs
+from detectors.lab_rows import LabRows, lab_rows, only
+
+
+def rows_of(w, use=None) -> LabRows:
+    return only(lab_rows(w.lab, w.stratum, w.tested, w.failed, branch=w.branch, rho=w.rho), use)
+
+
+def test_sums_are_those_of_a_plain_loop_over_the_rows():
+    w = world(1, branches=5, labs=4, strata=9, windows=2, rho=0.02)
+    rows = rows_of(w, np.random.default_rng(1).random(w.tested.size) < 0.7)
+    found = lab_pairs(rows)
+    values = np.arange(found.tested.size) + 1.0
+    to_labs, to_strata = found.couplings(values)
+    by_hand = np.zeros((found.lab_branch.size, found.stratum_branch.size))
+    by_hand[found.pair_lab, found.pair_stratum] = values
+    np.testing.assert_array_equal(to_labs @ np.eye(by_hand.shape[1]), by_hand)
+    np.testing.assert_array_equal(to_strata @ np.eye(by_hand.shape[0]), by_hand.T)
+    np.testing.assert_array_equal(found.lab_sum(values), by_hand.sum(axis=1))
+    np.testing.assert_array_equal(found.stratum_sum(values), by_hand.sum(axis=0))
+    weight = 1 / (1 + np.maximum(rows.tested - 1, 0) * rows.rho)
+    pairs = found.tested, found.weighted_tested, found.weighted_failed, found.spread
+    by_row = rows.tested, weight * rows.tested, weight * rows.failed, rows.tested / weight
+    for of, got, columns in (
+        (rows.lab_of, (found.lab_tested, found.lab_failed), (rows.tested, rows.failed)),
+        (rows.pair_of, pairs, by_row),
+    ):
+        want = np.zeros((len(got), len(got[0])))
+        for row, group in enumerate(of.tolist()):
+            want[:, group] += [column[row] for column in columns]
+        np.testing.assert_allclose(got, want, rtol=1e-13)
+
+
+def test_pairs_without_tests_are_left_out_and_their_labs_and_strata_stay():
+    w = world(2, branches=3, labs=4, strata=9)
+    full = lab_pairs(rows_of(w, w.lab != 1))
+    some = full.tested_only()
+    assert (full.tested == 0).any()
+    np.testing.assert_array_equal(some.tested, full.tested[full.tested > 0])
+    np.testing.assert_array_equal(some.lab_tested, full.lab_tested)
+    np.testing.assert_array_equal(some.labs_at_work, full.labs_at_work)
+    np.testing.assert_array_equal(some.stratum_active, full.stratum_active)
+    assert some.tested_only() is some
+
+
+def test_no_rows_are_no_pairs():
+    empty = np.zeros(0)
+    fit = fit_labs(lab_rows(empty, empty, empty, empty))
+    assert all(getattr(fit, field.name).size == 0 for field in dataclasses.fields(fit))
+
+
+def plain_fit(rows: LabRows, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mu, a, b of one branch at variances of 0.25, by the same Newton steps with dense matrices, row by row."""
+    mu, a, b = np.zeros(1), np.zeros(rows.stratum.size), np.zeros(rows.lab.size)
+    x, n = rows.failed.sum(), rows.tested.sum()
+    mu[0] = np.log(x + 0.5) - np.log(n - x + 0.5)
+    for _ in range(steps):
+        info, score = np.zeros((b.size, a.size)), np.zeros((b.size, a.size))
+        for lab, stratum, items, failures in zip(rows.lab_of, rows.stratum_of, rows.tested, rows.failed, strict=True):
+            p = expit(mu[0] + a[stratum] + b[lab])
+            info[lab, stratum] += items * p * (1 - p)
+            score[lab, stratum] += failures - items * p
+        shrunk = 0.25 * info.sum(axis=0) + 1
+        first = (0.25 * score.sum(axis=0) - a) / shrunk
+        wanted = score.sum(axis=1) - info @ first
+        rest = np.maximum(info.sum(axis=0) - info, 0)
+        known = (info * (1 + 0.25 * rest) / (1 + 0.25 * (rest + info))).sum(axis=1)
+        up, down = np.zeros(b.size), np.zeros(a.size)
+        for _ in range(6):
+            coupled = info.sum(axis=1) * up - info @ down
+            up = up + 0.6 * (0.25 * (wanted - coupled) - b - up) / (0.25 * known + 1)
+            down = 0.25 / shrunk * (info.T @ up)
+        a, b = a + np.clip(first - down, -1, 1), b + np.clip(up, -1, 1)
+        mu, a = mu + a.mean(), a - a.mean()
+        mu, b = mu + b.mean(), b - b.mean()
+    return mu, a, b
+
+
+def test_the_steps_are_those_of_a_plain_reading(monkeypatch):
+    monkeypatch.setattr(lab_effects, "ROUNDS", 0)
+    w = world(4, branches=1, labs=5, strata=14, windows=3)
+    rows = rows_of(w)
+    for steps in (1, 3, 9):
+        monkeypatch.setattr(lab_effects, "LAST_STEPS", steps)
+        fit = fit_labs(rows)
+        for got, want in zip((fit.base, fit.stratum_log_odds, fit.log_odds), plain_fit(rows, steps), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1, 2**40])
+def test_rows_are_sorted_alike_whether_or_not_their_keys_fit_in_one_number(scale):
+    rng = np.random.default_rng(6)
+    branch, lab, stratum = (rng.integers(0, 4, 300) for _ in range(3))
+    tested = rng.integers(1, 9, 300)
+    failed = rng.integers(0, 2, 300)
+    rows = lab_rows(lab * scale, stratum * scale, tested, failed, branch=branch)
+    want = np.lexsort((failed, tested, stratum, lab, branch))
+    np.testing.assert_array_equal(rows.order, want)
+    keys = np.stack([branch, lab * scale, stratum * scale], axis=1)[want]
+    np.testing.assert_array_equal(rows.branch[rows.branch_of], keys[:, 0])
+    np.testing.assert_array_equal(rows.lab[rows.lab_of], keys[:, 1])
+    np.testing.assert_array_equal(rows.stratum[rows.stratum_of], keys[:, 2])
+    np.testing.assert_array_equal(rows.lab[rows.pair_lab][rows.pair_of], keys[:, 1])
+    np.testing.assert_array_equal(rows.stratum[rows.pair_stratum][rows.pair_of], keys[:, 2])
