@@ -167,6 +167,8 @@ class EventColumns:
 def _recoded(codes: npt.NDArray[Any], size: int) -> tuple[list[int], npt.NDArray[Any]]:
     """The entries of a table of ``size`` that are used, in the order of their first use, and the codes among those."""
     count = len(codes)
+    if (size == 0 and (codes < 0).all()) or (size == 1 and count and not codes.any()):
+        return list(range(size)), codes  # kinds without hazards, batches of one origin
     if count < _FEW or size > count * _FEW:
         # A dictionary, not arrays: ticks are mostly a handful of rows.
         place: dict[int, int] = {}
