@@ -37,8 +37,8 @@ __all__ = ["BULK_KINDS", "LEAST", "REPORTERS", "Bulk", "Taken"]
 REPORTERS: Final[dict[Kind, str]] = {"inspection": "lab", "injury": "site", "complaint": "channel"}
 """The kinds that come in bulk, and the field of each that says who speaks."""
 BULK_KINDS: Final = frozenset(REPORTERS)
-LEAST: Final = 32
-"""Fewer records than this are taken one by one: arrays would cost more than they spare."""
+LEAST: Final = 16
+"""Fewer records than this are taken one by one: arrays cost more than they spare (they break even at 12 to 16)."""
 _conforms = attrgetter("conforming")
 _VERDICTS: Final[dict[str | None, int]] = {"pass": 0, "fail": 1, None: -1}
 
@@ -142,11 +142,12 @@ class Bulk:
 
     def _clocks(self, events: list[Any], columns: dict[str, npt.NDArray[Any]]) -> Bools:
         calendar, arrival = self._calendar, columns["arrival"]
-        told = [event.reported_at for event in events]
-        reported = occurred = self._epoch_ms(told)
-        since = [event.occurred_at for event in events]
-        if since.count(None) < len(since):
-            occurred = self._epoch_ms([report if at is None else at for at, report in zip(since, told, strict=True)])
+        reported = self._epoch_ms([event.reported_at for event in events])
+        told = [event.occurred_at for event in events]
+        occurred = reported
+        if told.count(None) < len(told):
+            occurred = reported.copy()
+            occurred[[at is not None for at in told]] = self._epoch_ms([at for at in told if at is not None])
         columns["day"] = (reported + calendar.offset_ms) // MS_PER_DAY
         begun = (occurred + calendar.offset_ms) // MS_PER_DAY
         come = (arrival + calendar.offset_ms) // MS_PER_DAY
@@ -206,7 +207,9 @@ class Bulk:
         good &= _vouched([event.gtin for event in events], known.is_gtin)
         for name in FREE_TEXT.get(kind, ()):
             good &= _vouched(list(map(attrgetter(name), events)), _is_harmless)
-        return good if kind != "injury" else good & np.array([event.outcome != "died" for event in events], np.bool_)
+        if kind == "injury":
+            good &= _vouched([event.outcome for event in events], "died".__ne__)
+        return good
 
     def _severities(self, events: list[Any]) -> npt.NDArray[Any]:
         if self._kind == "injury":
