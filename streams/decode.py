@@ -20,7 +20,16 @@ from streams.config import Config
 from streams.privacy import KNOWN_FIELDS, TOP_FIELDS, GuardedDecoder, personal_rejection
 from streams.ticks import MS_PER_DAY, Calendar
 
-__all__ = ["EVERYWHERE", "LAST_MS", "MANY_BRACKETS", "Decoded", "EventDecoder", "Record", "has_unknown_fields"]
+__all__ = [
+    "EVERYWHERE",
+    "LAST_MS",
+    "MANY_BRACKETS",
+    "Decoded",
+    "EventDecoder",
+    "Record",
+    "has_unknown_fields",
+    "kind_in",
+]
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
@@ -252,6 +261,11 @@ def _holds(rule: Callable[[str], object], code: str) -> bool:
     except Rejection:
         return False
     return True
+
+
+def kind_in(ce_type: bytes) -> str:
+    """The kind that a CloudEvents type names: the last of its parts."""
+    return ce_type.decode("utf-8", "replace").rsplit(".", 1)[-1]
 
 
 def has_unknown_fields(kind: Kind, value: bytes) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from schemas.topics import kind_of_topic
 from streams.bulk import BULK_KINDS, LEAST, Bulk, Taken
 from streams.columns import COLUMN_TYPES, LONGEST_DELAY, NOTE, WITHDRAWN, EventColumns, Grave, concatenate
 from streams.config import Config
-from streams.decode import Decoded, EventDecoder, Record, has_unknown_fields
+from streams.decode import Decoded, EventDecoder, Record, has_unknown_fields, kind_in
 from streams.grave import grave_id, grave_level, ladder_evidence, severity_of
 from streams.privacy import REASON as PERSONAL
 from streams.privacy import is_personal, personal_field, personal_rejection, redacted
@@ -105,9 +106,10 @@ class Intake:
         records = records if isinstance(records, list) else list(records)
         if not records:
             return IntakeResult(origin, EventColumns.empty(), np.empty(0, np.int32), [], [], [], running_max, 0)
-        given = np.array([record.timestamp for record in records], np.int64)
+        given = _numbers_of("timestamp", records)
+        offsets = _numbers_of("offset", records)
         arrivals = np.maximum.accumulate(np.maximum(given, running_max))
-        taken = self._bulk[kind].take(records, arrivals, origin) if self._in_bulk(kind, records) else None
+        taken = self._bulk[kind].take(records, offsets, arrivals, origin) if self._in_bulk(kind, records) else None
         left = np.ones(len(records), np.bool_)
         if taken is not None:
             left[taken.rows] = False
@@ -130,7 +132,8 @@ class Intake:
         columns, shards = build.finish()
         if taken is not None:
             columns, shards = _merged(taken, columns, shards)
-        sample = [r.value for r, no in zip(records, refused.tolist(), strict=True) if not (no or r.offset % SAMPLE)]
+        looked = np.flatnonzero((offsets % SAMPLE == 0) & ~refused)
+        sample = [records[row].value for row in looked.tolist()]
         return IntakeResult(
             origin,
             columns,
@@ -168,7 +171,7 @@ class Intake:
     def _decode(self, kind: Kind, record: Record, arrival: int) -> Decoded:
         for name, text in record.headers or ():
             if name == "ce_type" and text is not None:
-                said = text.decode("utf-8", "replace").rsplit(".", 1)[-1]
+                said = kind_in(text)
                 if said not in KINDS:
                     known = ", ".join(KINDS)
                     raise Rejection("unknown-kind", "ce_type", f"no event kind {said[:64]!r}; known: {known}")
@@ -205,6 +208,10 @@ class Intake:
             alert_id=grave_id(kind, record.value),
             severity=severity_of(event, self._severity),
         )
+
+
+def _numbers_of(name: str, records: list[Record]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(attrgetter(name), records), np.int64, len(records))
 
 
 class _Builder:
