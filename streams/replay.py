@@ -26,9 +26,10 @@ from streams.log import SqliteLog
 from streams.medium import EmbeddedMedium, Medium
 from streams.outputs import SignalFiles, explained, write_alerts
 from streams.slices import Slice, Sliced
+from streams.spool import Spool
 from streams.ticks import COMPLETE, Calendar, Origin
 
-__all__ = ["Outcome", "prepare", "replay", "scratch", "sealed_until", "steps"]
+__all__ = ["Outcome", "prepare", "replay", "replay_spool", "scratch", "sealed_until", "steps"]
 
 
 WHOLE: Final = Slice()
@@ -185,6 +186,61 @@ def replay(
     finally:
         keeper.close()
     return outcome
+
+
+def replay_spool(
+    spool: Spool,
+    origins: tuple[Origin, ...],
+    config: Config,
+    catalogue: Catalogue,
+    folder: Path,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Replay the record of files (:mod:`streams.spool`) into the same files as :func:`replay`.
+
+    Parameters
+    ----------
+    origins
+        All partitions of the inputs.
+    until
+        Where the record ends; ticks that had ended by then are closed.
+    """
+    outcome = Outcome(dead=spool.refused)
+    with SignalFiles([folder / "signals.ndjson", folder / "signals.parquet"]) as files:
+        for step in _spooled_steps(spool, origins, config, catalogue, until):
+            files.add(step.signals)
+            outcome.alerts += step.alerts
+            outcome.events += step.events
+            outcome.ticks += step.ticks
+            outcome.dead += len(step.dead)
+            if progress is not None:
+                progress(outcome.events, spool.records)
+    outcome.signals = files.count
+    write_alerts(folder / "alerts.ndjson", outcome.alerts)
+    return outcome
+
+
+def _spooled_steps(
+    spool: Spool, origins: tuple[Origin, ...], config: Config, catalogue: Catalogue, until: int | None
+) -> Iterator[Step]:
+    pipeline = Pipeline(config, catalogue, origins)
+    last_mark = COMPLETE if until is None else until
+    readers = {origin: spool.read(origin) for origin in spool.origins()}
+    for origin in origins:
+        if origin not in readers:
+            pipeline.mark(origin, last_mark)
+    while readers:
+        origin = pipeline.assess.watermarks.slowest(tuple(readers))
+        piece = next(readers[origin], None)
+        if piece is None:
+            del readers[origin]
+            pipeline.mark(origin, last_mark)
+        else:
+            pipeline.offer(origin, piece.result, piece.count)
+        pipeline.close()
+        yield pipeline.take()
 
 
 @contextmanager

@@ -14,12 +14,14 @@ import click
 from schemas.errors import TocsinError
 from streams import datadir
 from streams.commands.place import Place, placed
-from streams.commands.record import check_sources, fill, held_config, named_files
+from streams.commands.record import check_sources, held_config, load, named_files
 from streams.commands.screen import Update, bar, say
 from streams.config import Config
 
 if TYPE_CHECKING:
+    from schemas.catalogue import Catalogue
     from streams.medium import Medium
+    from streams.replay import Outcome
     from streams.slices import Slice
 
 __all__ = ["command"]
@@ -85,11 +87,14 @@ def command(
 
     prepare(out, config, resume=resume)
     began = time.monotonic()
-    with _source(place, config, sources, mapping, out) as medium, bar("replay") as progress:
-        told = f"{place} {config.topic_prefix} " if not sources else "files "
-        outcome = replay(
-            medium, config, catalogue, out, batch=batch, part=part, source=told, progress=_rated(progress)
-        )  # fmt: skip
+    if sources:
+        outcome = _of_files(config, catalogue, named_files(sources, mapping), mapping, part, out)
+    else:
+        with _source(place, config) as medium, bar("replay") as progress:
+            told = f"{place} {config.topic_prefix} "
+            outcome = replay(
+                medium, config, catalogue, out, batch=batch, part=part, source=told, progress=_rated(progress)
+            )  # fmt: skip
     seconds = time.monotonic() - began
     ids = len({alert.id for alert in outcome.alerts})
     say(
@@ -149,7 +154,7 @@ def _paced(
         (folder / datadir.FILE).write_text(datadir.to_toml(config), "utf-8")
         target = EmbeddedMedium(SqliteLog(folder, config.partitions))
     try:
-        with _source(place, config, (), None, Path()) as medium, bar("paced") as progress:
+        with _source(place, config) as medium, bar("paced") as progress:
             read: Medium = Sliced(medium, part)
             sent = send_paced(read, read.ends(INPUTS), target, speed, progress=_rated(progress))
     finally:
@@ -157,17 +162,25 @@ def _paced(
     say(f"{sent:,} records sent to {onto} at {speed:g} times their own pace")
 
 
-@contextmanager
-def _source(place: Place, config: Config, sources: tuple[str, ...], mapping: str | None, out: Path) -> Iterator[Medium]:
-    from streams.replay import scratch
+def _of_files(
+    config: Config, catalogue: Catalogue, files: list[tuple[str, str]], mapping: str | None, part: Slice, out: Path
+) -> Outcome:
+    """Replay files: each becomes columns, and those are replayed."""
+    from streams.replay import replay_spool
+    from streams.spool import FileIntake, Spool
 
-    if not sources:
-        # The log's own partitions, whatever another configuration says of them.
-        held = None if place.broker is not None else datadir.remembered(place.data)
-        with place.medium(config if held is None else held) as medium:
-            yield medium
-        return
-    files = named_files(sources, mapping)
-    with scratch(out, config) as medium:
-        fill(medium, config, files, mapping)
+    with Spool(out) as spool:
+        intake = FileIntake(config, catalogue, spool, part)
+        load(intake, catalogue, files, mapping)
+        with bar("replay") as progress:
+            return replay_spool(
+                spool, intake.every_origin(), config, catalogue, out, until=part.until, progress=_rated(progress)
+            )  # fmt: skip
+
+
+@contextmanager
+def _source(place: Place, config: Config) -> Iterator[Medium]:
+    # The log's own partitions, whatever another configuration says of them.
+    held = None if place.broker is not None else datadir.remembered(place.data)
+    with place.medium(config if held is None else held) as medium:
         yield medium
