@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -21,10 +22,14 @@ from streams.config import Config
 if TYPE_CHECKING:
     from schemas.catalogue import Catalogue
     from streams.medium import Medium
+    from streams.reading import Crew
     from streams.replay import Outcome
     from streams.slices import Slice
 
 __all__ = ["command"]
+
+_LONG: Final = 500_000
+"""Records that are worth the seconds that further processes take to start."""
 
 
 @click.command("replay")
@@ -43,6 +48,9 @@ __all__ = ["command"]
 )
 @click.option("--batch", type=click.IntRange(1, 1_000_000), default=5_000, show_default=True,
               help="Records read at a time. It cannot show in any result.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1, 64), metavar="N",
+              help="Processes: one judges, the others read and decode beside it (one a core where the record is long). "
+              "No result hangs on it.")  # fmt: skip
 @placed
 def command(
     place: Place,
@@ -56,6 +64,7 @@ def command(
     speed: float | None,
     onto: str | None,
     batch: int,
+    jobs: int | None,
 ) -> None:
     """Run a record of events again at full speed, into alerts.ndjson, signals.ndjson and signals.parquet.
 
@@ -93,7 +102,8 @@ def command(
         with _source(place, config) as medium, bar("replay") as progress:
             told = f"{place} {config.topic_prefix} "
             outcome = replay(
-                medium, config, catalogue, out, batch=batch, part=part, source=told, progress=_rated(progress)
+                medium, config, catalogue, out, batch=batch, part=part, source=told,
+                crew=_crew(place, config, medium, part, jobs), progress=_rated(progress),
             )  # fmt: skip
     seconds = time.monotonic() - began
     ids = len({alert.id for alert in outcome.alerts})
@@ -176,6 +186,23 @@ def _of_files(
             return replay_spool(
                 spool, intake.every_origin(), config, catalogue, out, until=part.until, progress=_rated(progress)
             )  # fmt: skip
+
+
+def _crew(place: Place, config: Config, medium: Medium, part: Slice, jobs: int | None) -> Crew | None:
+    """Who reads beside this process, and where."""
+    from streams.embedded import INPUTS
+    from streams.reading import Crew
+    from streams.trials import Record
+
+    if jobs is None and sum(medium.ends(INPUTS).values()) >= _LONG:
+        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if jobs is None or jobs < 2:
+        return None
+    if place.broker is not None:
+        record = Record(None, config.partitions, place.broker.address.url, config.topic_prefix)
+    else:
+        record = Record(place.data, (datadir.remembered(place.data) or config).partitions)
+    return Crew(jobs - 1, record, part)
 
 
 @contextmanager
