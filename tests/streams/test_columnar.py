@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.real_data import DATA
 from builders import DAY, START, body, iso, settings_with
 from small_world import accident, fails, inspections, invoke, succeeds, write_ndjson
 
@@ -21,7 +22,9 @@ from streams.columns import COLUMN_TYPES, TABLES, EventColumns
 from streams.commands.record import fill, load
 from streams.config import Config
 from streams.embedded import INPUTS
+from streams.importers import import_rows
 from streams.intake import Intake
+from streams.mapping import Mapping
 from streams.medium import EmbeddedMedium
 from streams.replay import WHOLE, prepare, replay, scratch
 from streams.slices import Slice, Sliced
@@ -302,6 +305,29 @@ def test_the_times_of_a_table_are_read_alike_in_every_unit_and_zone() -> None:
             local = timezone(-timedelta(hours=3, minutes=30))
             wanted = [(at if at.tzinfo else at.replace(tzinfo=local)).timestamp() * 1_000 // 1 for at in moments]
             assert taken.reported.tolist() == wanted
+
+
+SHARED = {
+    "fda-caers": "fda_caers_2004_2010", "eu-rasff": "eu_rasff_2020_2024", "cpsc-neiss": "neiss_2014_sample",
+    "city-of-chicago": "chicago_food_inspections_2011_2014",
+}  # fmt: skip
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", SHARED)
+def test_real_events_in_a_table_fare_as_by_a_log(name: str, tmp_path: Path) -> None:
+    source = DATA / f"{SHARED[name]}.parquet"
+    if not source.exists():
+        pytest.skip(f"absent from ../shared/data: {source.name}")
+    mapping = Mapping.builtin(name)
+    values = [row.value for rows in import_rows(source, mapping) for row in rows if row.rejection is None][:8_000]
+    events = [msgspec.json.decode(value) for value in values]
+    names = sorted({field for event in events for field in event})
+    table = pa.Table.from_pylist([{field: event.get(field) for field in names} for event in events])
+    pq.write_table(table, tmp_path / "e.parquet")
+    files = [(TOPICS[mapping.kind], str(tmp_path / "e.parquet"))]
+    config = Config().replace(catalogue="open")
+    assert by_columns(config, files, tmp_path) == by_a_log(config, files, tmp_path)
 
 
 # --- what is wrong with a file -------------------------------------------------------------------------------------
