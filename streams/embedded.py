@@ -26,7 +26,7 @@ from schemas.topics import RAW_TOPICS
 from streams.assess import Assess, Closed, too_late
 from streams.config import Config, built_under
 from streams.escalate import Escalate
-from streams.intake import Intake
+from streams.intake import Intake, IntakeResult
 from streams.log import Position, SqliteLog
 from streams.meter import SILENT, Meter
 from streams.stored import mend
@@ -87,8 +87,12 @@ class Pipeline:
         began = time.perf_counter()
         result = self.intake.process(origin, records, self.running_max[origin])  # type: ignore[arg-type]
         self._meter.decoded(result, len(records), time.perf_counter() - began)
+        self.offer(origin, result, len(records), seen=seen)
+
+    def offer(self, origin: Origin, result: IntakeResult, count: int, *, seen: int = 0) -> None:
+        """Take what intake made of ``count`` consecutive records of one raw partition."""
         self.running_max[origin] = result.last_arrival
-        self._step.events += len(records)
+        self._step.events += count
         for signal in result.grave:
             self._step.alerts += self.escalate.grave(signal)
             self._step.signals.append(signal)

@@ -26,9 +26,18 @@ from streams.cell_rules import Value, normal_cell
 from streams.conversion import TableColumns, Worksheet, missing_columns
 from streams.decode import _explain as explain
 from streams.mapping import Distinct, Mapping, Rule
-from streams.row_readers import Chunk, Format, read_rows
+from streams.row_readers import Chunk, Format, header_of, read_rows
 
-__all__ = ["SORT_LIMIT_BYTES", "Progress", "Row", "import_rows", "names_for", "native_rows"]
+__all__ = [
+    "SORT_LIMIT_BYTES",
+    "Converter",
+    "Progress",
+    "Row",
+    "import_rows",
+    "names_for",
+    "native_mapping",
+    "native_rows",
+]
 
 SORT_LIMIT_BYTES: Final = 512 << 20
 """Tables of up to this size on disk are put in order in memory; larger ones keep the file's order."""
@@ -103,7 +112,7 @@ def import_rows(
         encoding=mapping.encoding,
         delimiter=mapping.delimiter,
     )
-    converter = _Converter(mapping, utc_offset_minutes)
+    converter = Converter(mapping, utc_offset_minutes)
     ordered = mapping.order_by is not None and _fits_in_memory(path)
     for chunk in _in_order(chunks, mapping, utc_offset_minutes) if ordered else chunks:
         rows = converter.rows(chunk)
@@ -127,8 +136,8 @@ def native_rows(
     An empty cell is an absent field; columns that the event has not are ignored, as unknown JSON fields are;
     an ``items`` column holds JSON. NDJSON lines go through byte for byte.
     """
-    mapping = _native_mapping(kind)
-    converter = _Converter(mapping, utc_offset_minutes)
+    mapping = native_mapping(kind)
+    converter = Converter(mapping, utc_offset_minutes)
     for chunk in read_rows(path, format=format, columns=mapping.headers()):
         rows = converter.lines(chunk) if chunk.table is None else converter.rows(chunk)
         if progress is not None:
@@ -161,7 +170,7 @@ def names_for(mapping: Mapping, path: str | Path) -> dict[str, str]:
         return {row[names.code].strip(): row[names.title].strip() for row in reader if row[names.code]}
 
 
-class _Converter:
+class Converter:
     """One file's conversion: the worksheet, made at the first chunk, and the rows already seen."""
 
     def __init__(self, mapping: Mapping, utc_offset_minutes: int) -> None:
@@ -216,7 +225,7 @@ class _Converter:
         return rows
 
     def _open(self, chunk: Chunk) -> Worksheet:
-        header = None if chunk.table is None else _header_of(chunk)
+        header = None if chunk.table is None else header_of(chunk.table)
         if header is not None:
             missing_columns(self._mapping, header)
         self._sheet = Worksheet(self._mapping, header)
@@ -288,7 +297,7 @@ class _Seen:
         return hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()
 
 
-def _native_mapping(kind: Kind) -> Mapping:
+def native_mapping(kind: Kind) -> Mapping:
     """Every field from the column of its own name."""
     types = {field.name: str(field.type) for field in msgspec.structs.fields(EVENT_TYPES[kind])}
     fields: dict[str, tuple[Rule, ...]] = {
@@ -316,7 +325,7 @@ def _in_order(chunks: Iterator[Chunk], mapping: Mapping, utc_offset_minutes: int
             tables.append(chunk)
     if not tables:
         return
-    missing_columns(mapping, _header_of(tables[0]))
+    missing_columns(mapping, header_of(tables[0].table))
     refused = [row for chunk in tables for row in chunk.rows]
     times = np.concatenate([_sort_keys(chunk, mapping, utc_offset_minutes) for chunk in tables])
     order = np.argsort(times, kind="stable")
@@ -335,15 +344,11 @@ def _in_order(chunks: Iterator[Chunk], mapping: Mapping, utc_offset_minutes: int
 
 def _sort_keys(chunk: Chunk, mapping: Mapping, utc_offset_minutes: int) -> Any:
     clock = _Clock(utc_offset_minutes)
-    sheet = Worksheet(mapping, _header_of(chunk))
+    sheet = Worksheet(mapping, header_of(chunk.table))
     sheet.load(TableColumns(chunk.table), chunk.table.num_rows)
     values = sheet.field(mapping.order_by or "reported_at")
     last = np.iinfo(np.int64).max
     return np.asarray([clock.ms(v) if isinstance(v, datetime) else last for v in values], np.int64)
-
-
-def _header_of(chunk: Chunk) -> list[str]:
-    return msgspec.json.decode(chunk.table.schema.metadata[b"header"], type=list[str])
 
 
 class _Piece(msgspec.Struct):

@@ -16,6 +16,7 @@ from kafka.admin import OffsetSpec
 
 from schemas.topics import topic_name
 from streams.kafka_connection import MAX_RECORD_BYTES, BrokerError, Connection, quietly
+from streams.kafka_records import read_quickly
 from streams.kafka_security import BrokerAddress, Security
 from streams.kafka_topics import (
     TopicProblems,
@@ -46,7 +47,9 @@ __all__ = [
 
 CHUNK_RECORDS = 10_000
 """Records in flight at once: enough to keep the broker busy, few enough that waiting for them costs no memory."""
-POLL_RECORDS = 20_000
+FETCH_BYTES = 4 * 1024 * 1024
+"""Of one partition at once: what is fetched is lost when another partition is read in between, so a turn takes all."""
+POLL_RECORDS = 200_000
 POLL_MS = 200
 COUNT_SECONDS = 30.0
 """For so long a topic's partition count is believed."""
@@ -192,18 +195,19 @@ class KafkaMedium:
         fetch, so that merging many partitions does not fetch anything twice, nor take a thread for each."""
         with self._lock, self._connection.explained(place.topic):
             if self._consumer is None:
-                self._consumer = self._connection.consumer()
+                self._consumer = read_quickly(self._connection.consumer(max_partition_fetch_bytes=FETCH_BYTES))
             consumer = self._consumer
             if self._standing != (place, position):
                 consumer.assign([place])
                 consumer.seek(place, position)
             self._standing = None
-            polled = consumer.poll(POLL_MS, max_records=POLL_RECORDS).get(place, ())
+            polled = consumer.poll(POLL_MS, max_records=POLL_RECORDS).get(place, [])
             following = consumer.position(place, timeout_ms=int(self._connection.timeout * 1_000))
             if following is None:
                 return [], position
             self._standing = (place, following)
-        return [_record(found) for found in polled if found.offset < end], following
+        records: list[LogRecord] = polled if following <= end else [record for record in polled if record.offset < end]
+        return records, following
 
     def follow(
         self, topics: Sequence[str], stop: Callable[[], bool], *, from_start: bool

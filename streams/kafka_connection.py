@@ -76,7 +76,7 @@ class Connection:
             metrics_enabled=False,
         )
 
-    def consumer(self) -> Any:
+    def consumer(self, **settings: Any) -> Any:
         """A consumer without a group, of committed records only, that never jumps elsewhere by itself."""
         return self._open(
             KafkaConsumer,
@@ -87,6 +87,7 @@ class Connection:
             allow_auto_create_topics=False,
             fetch_max_wait_ms=200,
             metrics_enabled=False,
+            **settings,
         )
 
     def _common(self) -> dict[str, Any]:

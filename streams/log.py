@@ -228,8 +228,9 @@ class SqliteLog:
             "ORDER BY at LIMIT ?",
             (self._id(origin), offset, COMPLETE if end is None else end, limit),
         )
+        new = tuple.__new__  # as LogRecord(...) does, without a call in Python
         return [
-            LogRecord(at, time, key, value, _HEADERS.decode(headers) if headers else ())
+            new(LogRecord, (at, time, key, value, _HEADERS.decode(headers) if headers else ()))
             for at, time, key, value, headers in rows
         ]
 

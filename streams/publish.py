@@ -47,6 +47,7 @@ __all__ = [
     "check_codes_open",
     "disposition_record",
     "find_mapping",
+    "judged",
     "publish",
     "raw_candidates",
     "read_candidates",
@@ -295,7 +296,7 @@ def publish(
     kind = kind_of_topic(topic) if topic in RAW_TOPICS else None
     for whole in batches:
         for start in range(0, len(whole), BATCH):
-            good, bad = _judged(whole[start : start + BATCH], judge)
+            good, bad = judged(whole[start : start + BATCH], judge)
             if good:
                 medium.write(topic, good)
             if bad:
@@ -310,7 +311,8 @@ def publish(
             tally.seconds = time.monotonic() - began
 
 
-def _judged(rows: Sequence[Candidate], judge: Judge | None) -> tuple[list[Outgoing], list[Refused]]:
+def judged(rows: Sequence[Candidate], judge: Judge | None) -> tuple[list[Outgoing], list[Refused]]:
+    """The rows that pass as records, and the others; without a judge all pass, arriving now."""
     if judge is None:
         now = int(time.time() * 1_000)
         return [Outgoing(now, None, row.value) for row in rows], []

@@ -7,6 +7,7 @@ live run did (see :mod:`streams.outputs` for the form in which they compare).
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,10 +26,12 @@ from streams.keeper import Keeper, Plan
 from streams.log import SqliteLog
 from streams.medium import EmbeddedMedium, Medium
 from streams.outputs import SignalFiles, explained, write_alerts
+from streams.reading import Crew, Stretch, reading
 from streams.slices import Slice, Sliced
+from streams.spool import Spool
 from streams.ticks import COMPLETE, Calendar, Origin
 
-__all__ = ["Outcome", "prepare", "replay", "scratch", "sealed_until", "steps"]
+__all__ = ["Outcome", "prepare", "replay", "replay_spool", "scratch", "sealed_until", "steps"]
 
 
 WHOLE: Final = Slice()
@@ -69,6 +72,7 @@ def steps(
     batch: int = 5_000,
     sealed: int | None = None,
     keeper: Keeper | None = None,
+    crew: Crew | None = None,
 ) -> Iterator[Step]:
     """Run the stages over all records below ``ends``, and give what each batch brought.
 
@@ -78,37 +82,40 @@ def steps(
         From :func:`sealed_until`.
     keeper
         Gets every step before it is given, and may have begun already: then only the rest is run.
+    crew
+        Reads and takes in beside this process. It cannot show in any result.
     """
     pipeline = Pipeline(config, catalogue, tuple(ends), stored=keeper is not None)
     # An exhausted partition holds nothing up: complete, or passed as far as the live run went.
     last_mark = COMPLETE if sealed is None else sealed
     begun = {} if keeper is None else keeper.restore(pipeline)
-    seen = {} if keeper is None else dict(keeper.seen)
-    starts = {origin: begun.get(origin, 0) for origin in ends}
-    readers = {o: medium.read(o, starts[o], end, batch) for o, end in ends.items() if end > starts[o]}
+    seen = {} if keeper is None else keeper.seen
+    stretches = {
+        origin: Stretch(begun.get(origin, 0), end, seen.get(origin, 0), pipeline.running_max[origin])
+        for origin, end in ends.items()
+        if end > begun.get(origin, 0)
+    }
     for origin in ends:
-        if origin not in readers:
+        if origin not in stretches:
             pipeline.mark(origin, last_mark)
-    while readers:
-        origin = pipeline.assess.watermarks.slowest(tuple(readers))
-        records = next(readers[origin], None)
-        nexts: dict[Origin, int] = {}
-        if records is None:
-            del readers[origin]
-            pipeline.mark(origin, last_mark)
-        elif records:
-            nexts[origin] = records[-1].offset + 1
-            again = [record for record in records if record.offset < seen.get(origin, 0)]
-            if again:  # they waited for their tick at the checkpoint; all that they brought before it is kept
-                pipeline.feed(origin, again)
-                pipeline.take()
-            if len(again) < len(records):
-                pipeline.feed(origin, records[len(again) :])
-        pipeline.close()
-        step = pipeline.take()
-        if keeper is not None:
-            keeper.took(pipeline, step, nexts)
-        yield step
+    with few_collections(), reading(medium, pipeline.intake, stretches, batch, config, crew) as readers:
+        while readers:
+            origin = pipeline.assess.watermarks.slowest(tuple(readers))
+            taken = next(readers[origin], None)
+            nexts: dict[Origin, int] = {}
+            if taken is None:
+                del readers[origin]
+                pipeline.mark(origin, last_mark)
+            else:
+                nexts[origin] = taken.following
+                pipeline.offer(origin, taken.result, taken.records)
+                if taken.again:  # all that they brought before the checkpoint is kept
+                    pipeline.take()
+            pipeline.close()
+            step = pipeline.take()
+            if keeper is not None:
+                keeper.took(pipeline, step, nexts)
+            yield step
 
 
 def prepare(folder: Path, config: Config, *, resume: bool = False) -> None:
@@ -145,6 +152,7 @@ def replay(
     part: Slice = WHOLE,
     source: str = "",
     keep_seconds: float = 10.0,
+    crew: Crew | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Replay a medium's raw topics into ``alerts.ndjson``, ``signals.ndjson`` and ``signals.parquet`` of a folder.
@@ -160,6 +168,8 @@ def replay(
         Says which record it is: another's unfinished replay is not gone on with.
     keep_seconds
         Least time between two checkpoints.
+    crew
+        As for :func:`steps`.
     progress
         Called with the records done and the records there are (on Kafka at most that many).
     """
@@ -171,7 +181,7 @@ def replay(
         plan = keeper.plan(Plan(f"{source}{part}", built_under(config, catalogue), ends, sealed))
         bounds = {(topic, number): end for topic, number, end in plan.ends}
         total = sum(max(0, end - part.offsets(origin)[0]) for origin, end in bounds.items())
-        for _ in steps(read, bounds, config, catalogue, batch=batch, sealed=plan.sealed, keeper=keeper):
+        for _ in steps(read, bounds, config, catalogue, batch=batch, sealed=plan.sealed, keeper=keeper, crew=crew):
             if progress is not None:
                 progress(keeper.totals.events, total)
         done = keeper.totals
@@ -185,6 +195,73 @@ def replay(
     finally:
         keeper.close()
     return outcome
+
+
+def replay_spool(
+    spool: Spool,
+    origins: tuple[Origin, ...],
+    config: Config,
+    catalogue: Catalogue,
+    folder: Path,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Replay the record of files (:mod:`streams.spool`) into the same files as :func:`replay`.
+
+    Parameters
+    ----------
+    origins
+        All partitions of the inputs.
+    until
+        Where the record ends; ticks that had ended by then are closed.
+    """
+    outcome = Outcome(dead=spool.refused)
+    with SignalFiles([folder / "signals.ndjson", folder / "signals.parquet"]) as files:
+        for step in _spooled_steps(spool, origins, config, catalogue, until):
+            files.add(step.signals)
+            outcome.alerts += step.alerts
+            outcome.events += step.events
+            outcome.ticks += step.ticks
+            outcome.dead += len(step.dead)
+            if progress is not None:
+                progress(outcome.events, spool.records)
+    outcome.signals = files.count
+    write_alerts(folder / "alerts.ndjson", outcome.alerts)
+    return outcome
+
+
+def _spooled_steps(
+    spool: Spool, origins: tuple[Origin, ...], config: Config, catalogue: Catalogue, until: int | None
+) -> Iterator[Step]:
+    pipeline = Pipeline(config, catalogue, origins)
+    last_mark = COMPLETE if until is None else until
+    readers = {origin: spool.read(origin) for origin in spool.origins()}
+    for origin in origins:
+        if origin not in readers:
+            pipeline.mark(origin, last_mark)
+    while readers:
+        origin = pipeline.assess.watermarks.slowest(tuple(readers))
+        piece = next(readers[origin], None)
+        if piece is None:
+            del readers[origin]
+            pipeline.mark(origin, last_mark)
+        else:
+            pipeline.offer(origin, piece.result, piece.count)
+        pipeline.close()
+        yield pipeline.take()
+
+
+@contextmanager
+def few_collections() -> Iterator[None]:
+    """Let the garbage collector run seldom: it walks every record that is held, again and again (0.6 us for each), and
+    finds nothing, for records and events form no cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

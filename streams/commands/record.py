@@ -17,10 +17,14 @@ from streams.commands.screen import bar, note
 from streams.config import Config
 
 if TYPE_CHECKING:
+    from schemas.catalogue import Catalogue
+    from streams.mapping import Mapping
     from streams.medium import Medium
+    from streams.publish import Tally
+    from streams.spool import FileIntake
     from streams.trials import Record
 
-__all__ = ["check_sources", "fill", "held_config", "laid_over", "named_files", "records_of"]
+__all__ = ["check_sources", "fill", "held_config", "laid_over", "load", "named_files", "records_of"]
 
 Files = list[tuple[str, str]]
 
@@ -86,26 +90,12 @@ def named_files(sources: tuple[str, ...], mapping: str | None) -> Files:
 
 def fill(medium: Medium, config: Config, files: Files, mapping: str | None) -> None:
     """Publish files to a scratch log."""
-    from schemas.events import TOPICS
     from schemas.topics import kind_of_topic
-    from streams.publish import (
-        DispositionJudge,
-        EventJudge,
-        Judge,
-        Tally,
-        check_codes_open,
-        find_mapping,
-        publish,
-        read_candidates,
-    )
+    from streams.publish import DispositionJudge, EventJudge, Judge, Tally, publish, read_candidates
 
     catalogue, minutes = config.load_catalogue(), config.offset_ms // 60_000
     tally = Tally()
-    for topic, file in files:
-        found = None if topic else find_mapping(mapping or "")
-        if found is not None:
-            check_codes_open(found, catalogue)
-        name = topic or (TOPICS[found.kind] if found is not None else "")
+    for name, file, found in _meant(files, mapping, catalogue):
         judge: Judge
         if name == "dispositions":
             judge = DispositionJudge(config, catalogue)
@@ -114,6 +104,30 @@ def fill(medium: Medium, config: Config, files: Files, mapping: str | None) -> N
         with bar(Path(file).name) as progress:
             rows = read_candidates(file, name, mapping=found, utc_offset_minutes=minutes, progress=progress)
             publish(medium, name, rows, judge, tally)
+    _tell(tally)
+
+
+def load(intake: FileIntake, catalogue: Catalogue, files: Files, mapping: str | None) -> None:
+    """Take files as columns, which fares as :func:`fill` and reading the log again."""
+    for name, file, found in _meant(files, mapping, catalogue):
+        with bar(Path(file).name) as progress:
+            intake.load(name, file, found, progress)
+    _tell(intake.tally)
+
+
+def _meant(files: Files, mapping: str | None, catalogue: Catalogue) -> Iterator[tuple[str, str, Mapping | None]]:
+    """Each file's topic, its path, and its mapping if it needs one."""
+    from schemas.events import TOPICS
+    from streams.publish import check_codes_open, find_mapping
+
+    for topic, file in files:
+        found = None if topic else find_mapping(mapping or "")
+        if found is not None:
+            check_codes_open(found, catalogue)
+        yield topic or (TOPICS[found.kind] if found is not None else ""), file, found
+
+
+def _tell(tally: Tally) -> None:
     if tally.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(tally.reasons.items()))
         note(f"{tally.rejected:,} rows rejected ({reasons}); `tocsin publish` tells which")

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from schemas.errors import TocsinError
 from streams import datadir
 from streams.commands.place import Place, placed
-from streams.commands.record import check_sources, fill, held_config, named_files
+from streams.commands.record import check_sources, held_config, load, named_files
 from streams.commands.screen import Update, bar, say
 from streams.config import Config
 
 if TYPE_CHECKING:
+    from schemas.catalogue import Catalogue
     from streams.medium import Medium
+    from streams.reading import Crew
+    from streams.replay import Outcome
     from streams.slices import Slice
 
 __all__ = ["command"]
+
+_LONG: Final = 500_000
+"""Records that are worth the seconds that further processes take to start."""
 
 
 @click.command("replay")
@@ -41,6 +48,9 @@ __all__ = ["command"]
 )
 @click.option("--batch", type=click.IntRange(1, 1_000_000), default=5_000, show_default=True,
               help="Records read at a time. It cannot show in any result.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1, 64), metavar="N",
+              help="Processes: one judges, the others read and decode beside it (one a core where the record is long). "
+              "No result hangs on it.")  # fmt: skip
 @placed
 def command(
     place: Place,
@@ -54,6 +64,7 @@ def command(
     speed: float | None,
     onto: str | None,
     batch: int,
+    jobs: int | None,
 ) -> None:
     """Run a record of events again at full speed, into alerts.ndjson, signals.ndjson and signals.parquet.
 
@@ -85,11 +96,15 @@ def command(
 
     prepare(out, config, resume=resume)
     began = time.monotonic()
-    with _source(place, config, sources, mapping, out) as medium, bar("replay") as progress:
-        told = f"{place} {config.topic_prefix} " if not sources else "files "
-        outcome = replay(
-            medium, config, catalogue, out, batch=batch, part=part, source=told, progress=_rated(progress)
-        )  # fmt: skip
+    if sources:
+        outcome = _of_files(config, catalogue, named_files(sources, mapping), mapping, part, out)
+    else:
+        with _source(place, config) as medium, bar("replay") as progress:
+            told = f"{place} {config.topic_prefix} "
+            outcome = replay(
+                medium, config, catalogue, out, batch=batch, part=part, source=told,
+                crew=_crew(place, config, medium, part, jobs), progress=_rated(progress),
+            )  # fmt: skip
     seconds = time.monotonic() - began
     ids = len({alert.id for alert in outcome.alerts})
     say(
@@ -149,7 +164,7 @@ def _paced(
         (folder / datadir.FILE).write_text(datadir.to_toml(config), "utf-8")
         target = EmbeddedMedium(SqliteLog(folder, config.partitions))
     try:
-        with _source(place, config, (), None, Path()) as medium, bar("paced") as progress:
+        with _source(place, config) as medium, bar("paced") as progress:
             read: Medium = Sliced(medium, part)
             sent = send_paced(read, read.ends(INPUTS), target, speed, progress=_rated(progress))
     finally:
@@ -157,17 +172,42 @@ def _paced(
     say(f"{sent:,} records sent to {onto} at {speed:g} times their own pace")
 
 
-@contextmanager
-def _source(place: Place, config: Config, sources: tuple[str, ...], mapping: str | None, out: Path) -> Iterator[Medium]:
-    from streams.replay import scratch
+def _of_files(
+    config: Config, catalogue: Catalogue, files: list[tuple[str, str]], mapping: str | None, part: Slice, out: Path
+) -> Outcome:
+    """Replay files: each becomes columns, and those are replayed."""
+    from streams.replay import replay_spool
+    from streams.spool import FileIntake, Spool
 
-    if not sources:
-        # The log's own partitions, whatever another configuration says of them.
-        held = None if place.broker is not None else datadir.remembered(place.data)
-        with place.medium(config if held is None else held) as medium:
-            yield medium
-        return
-    files = named_files(sources, mapping)
-    with scratch(out, config) as medium:
-        fill(medium, config, files, mapping)
+    with Spool(out) as spool:
+        intake = FileIntake(config, catalogue, spool, part)
+        load(intake, catalogue, files, mapping)
+        with bar("replay") as progress:
+            return replay_spool(
+                spool, intake.every_origin(), config, catalogue, out, until=part.until, progress=_rated(progress)
+            )  # fmt: skip
+
+
+def _crew(place: Place, config: Config, medium: Medium, part: Slice, jobs: int | None) -> Crew | None:
+    """Who reads beside this process, and where."""
+    from streams.embedded import INPUTS
+    from streams.reading import Crew
+    from streams.trials import Record
+
+    if jobs is None and sum(medium.ends(INPUTS).values()) >= _LONG:
+        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if jobs is None or jobs < 2:
+        return None
+    if place.broker is not None:
+        record = Record(None, config.partitions, place.broker.address.url, config.topic_prefix)
+    else:
+        record = Record(place.data, (datadir.remembered(place.data) or config).partitions)
+    return Crew(jobs - 1, record, part)
+
+
+@contextmanager
+def _source(place: Place, config: Config) -> Iterator[Medium]:
+    # The log's own partitions, whatever another configuration says of them.
+    held = None if place.broker is not None else datadir.remembered(place.data)
+    with place.medium(config if held is None else held) as medium:
         yield medium

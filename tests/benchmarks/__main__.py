@@ -25,12 +25,13 @@ from tests.benchmarks.false_alarms import FALSE_ALARMS
 from tests.benchmarks.rates import BENCHMARKS as RATES
 from tests.benchmarks.rates import Figures, Setting
 from tests.benchmarks.real_data import REAL_DATA
+from tests.benchmarks.replay import replays
 from tests.benchmarks.restore import restore
 from tests.benchmarks.scaling import scaling
 from tests.benchmarks.scan import SCANS
 from tests.benchmarks.soak import SOAKS
 
-ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS, "peers": against_peers, "scaling": scaling}
+ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS, "peers": against_peers, "replay": replays, "scaling": scaling}
 """What chance and the data decide, not the machine: taking it again gives the same. Or what has rounds of its own."""
 BENCHMARKS = {**RATES, "board": board, "against-r": against_r, "restore": restore, **SCANS, **ONCE}
 

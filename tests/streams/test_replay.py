@@ -56,6 +56,17 @@ def test_a_replay_equals_the_live_run_whatever_the_batch(live: Path, tmp_path: P
     assert contents(live) == before
 
 
+def test_processes_beside_show_in_no_result(live: Path, tmp_path: Path) -> None:
+    for jobs in (1, 3):
+        succeeds("replay", "--data", live, "--out", tmp_path / str(jobs), "--jobs", jobs, "--batch", 7)
+        part = ("--as-of", "2024-01-26", "--since", "2024-01-02")
+        succeeds("replay", "--data", live, "--out", tmp_path / f"part-{jobs}", "--jobs", jobs, *part)
+    for name in ("", "part-"):
+        for file in ("alerts.ndjson", "signals.ndjson"):
+            one, three = ((tmp_path / f"{name}{jobs}" / file).read_bytes() for jobs in (1, 3))
+            assert one == three != b""
+
+
 def test_a_replay_of_files_equals_the_live_run(live: Path, tmp_path: Path) -> None:
     events = write_ndjson(tmp_path / "i.ndjson", inspections())
     grave = write_ndjson(tmp_path / "a.ndjson", [accident()])

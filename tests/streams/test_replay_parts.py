@@ -20,9 +20,11 @@ from streams.keeper import FOLDER
 from streams.log import LogRecord, SqliteLog
 from streams.medium import EmbeddedMedium, Medium, Outgoing
 from streams.paced import arrivals, claim_folder, claim_prefix, send_paced
+from streams.reading import Crew
 from streams.replay import prepare, replay
 from streams.slices import Slice, Sliced, parse_range
 from streams.ticks import Origin
+from streams.trials import Record
 
 RAW_TOPICS = ("injuries", "inspections", "complaints", "accidents", "surveys", "losses", "dispositions")
 
@@ -296,3 +298,43 @@ def test_wrong_calls_are_one_line(tmp_path: Path) -> None:
     file = write_ndjson(tmp_path / "x.ndjson", inspections()[:1])
     assert "--resume is for" in fails("replay", f"inspections={file}", "--out", out, "--resume").line
     assert "publish files instead" in fails("replay", f"inspections={file}", "--speed", 5, "--onto", out).line
+
+
+# --- read beside ---------------------------------------------------------------------------------------------------
+
+
+def filled(world: Held, folder: Path) -> EmbeddedMedium:
+    """A log on disk, for other processes to open."""
+    log = SqliteLog(folder, 2)
+    with log.transaction():
+        for (topic, part), rows in world.raw.items():
+            log.append(topic, [(part, row.timestamp, row.key, row.value, row.headers) for row in rows])
+    return EmbeddedMedium(log)
+
+
+def test_a_stopped_replay_goes_on_with_other_processes_beside(world: Held, tmp_path: Path) -> None:
+    medium = filled(world, tmp_path / "data")
+    config = world_config()
+    one = replayed(medium, tmp_path / "one")
+
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    prepare(tmp_path / "two", config)
+    crew = Crew(2, Record(tmp_path / "data", 2), Slice())
+    with pytest.raises(KeyboardInterrupt):
+        replay(medium, config, config.load_catalogue(), tmp_path / "two", batch=50, keep_seconds=0.0, crew=crew,
+               progress=stop)  # fmt: skip
+    assert (tmp_path / "two" / FOLDER).exists()
+    assert replayed(medium, tmp_path / "two", batch=70, crew=crew) == one
+    medium.close()
+
+
+def test_what_goes_wrong_beside_is_said(world: Held, tmp_path: Path) -> None:
+    config = world_config()
+    prepare(tmp_path / "out", config)
+    crew = Crew(1, Record(tmp_path / "data", 3), Slice())
+    filled(world, tmp_path / "data").close()
+    with pytest.raises(TocsinError, match="partitions is 2, the configuration says 3"):
+        replay(world, config, config.load_catalogue(), tmp_path / "out", crew=crew)

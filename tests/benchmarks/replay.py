@@ -1,0 +1,232 @@
+"""Replay from a Parquet file, from the embedded log and from Kafka: events a second of one core, all detectors on.
+
+The figures are CPU time of one process, split into reading with decoding (all that lies before the fold) and the rest
+(fold, judging, escalation, files), so that what else runs on the machine shows little. What was there before stands
+beside: of a Parquet file its rows published as JSON to a scratch log and read again, of Kafka its client's own parser.
+The alerts of each way must be the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.load import FIRST_DAY, LABS, MS_PER_DAY, UTC_OFFSET_MS, Load
+from tests.benchmarks.rates import ROOT, Figures, Setting, child, peak_mb
+
+EVENTS, QUICK_EVENTS = 2_000_000, 100_000
+TOPIC = "inspections"
+CHUNK = 100_000
+
+
+def replays(setting: Setting) -> Figures:
+    """All of them over the same inspections: 10,000 cells, 45 days, hourly ticks."""
+    events = EVENTS if setting.scale >= 1.0 else QUICK_EVENTS
+    with tempfile.TemporaryDirectory() as name:
+        made(Path(name), events)
+        found: Figures = {"events": events}
+        runs = {
+            "Parquet": child("of_table", name, module=__name__),
+            "Parquet, by a scratch log": child("by_scratch", name, module=__name__),
+            "embedded log": child("of_log", name, module=__name__),
+            **of_kafka(Path(name)),
+        }
+        for way, figures in runs.items():
+            found |= {f"{way}: {key}": value for key, value in figures.items()}
+        if len({file.read_bytes() for file in Path(name).glob("*/alerts.ndjson")}) != 1:
+            raise RuntimeError("the ways differ in their alerts")
+    return found
+
+
+def told(events: int, reading: float, whole: float) -> Figures:
+    """The figures of a way: CPU seconds of reading and decoding, and of all."""
+    return {
+        "read and decode us/event": reading / events * 1e6,
+        "fold, judge, write us/event": (whole - reading) / events * 1e6,
+        "read and decode events/s": events / reading,
+        "events/s": events / whole,
+        "peak memory MB": peak_mb(),
+    }
+
+
+def settings() -> Any:
+    """The defaults, with codes learned from the data."""
+    from streams.config import Config
+
+    return Config().replace(catalogue="open")
+
+
+# --- what is replayed ----------------------------------------------------------------------------------------------
+
+
+def made(folder: Path, events: int) -> None:
+    """The load as a table, and in a log."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    load = Load(events)
+    number = np.arange(len(load))
+    names = load.names()
+    zero = (FIRST_DAY - date(1970, 1, 1)).days * MS_PER_DAY - UTC_OFFSET_MS
+    labs = [f"{at:02d}" for at in range(LABS)]
+
+    def coded(values: list[str], codes: Any) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), values).cast(pa.string())
+
+    table = pa.table({
+        "event_id": pa.array([f"e{at}" for at in number.tolist()]),
+        "source": coded([f"lims-{lab}" for lab in labs], number % LABS),
+        "reported_at": pa.array(load.time_ms + zero, pa.timestamp("ms", "UTC")),
+        "product": coded([product for product, _ in names], load.cell),
+        "region": coded([region for _, region in names], load.cell),
+        "lab": coded([f"lab-{lab}" for lab in labs], number % LABS),
+        "stage": coded(["circulation"], number * 0),
+        "verdict": coded(["pass", "fail"], load.failed.astype(np.int32)),
+    })  # fmt: skip
+    pq.write_table(table, folder / "events.parquet")
+    write(log_of(folder), load)
+
+
+def write(medium: Any, load: Load) -> None:
+    """The load's records into a medium."""
+    from itertools import islice
+
+    from streams.medium import Outgoing
+
+    records = load.records()
+    while some := [Outgoing(*record) for record in islice(records, CHUNK)]:
+        medium.write(TOPIC, some)
+    medium.close()
+
+
+def log_of(folder: Path) -> Any:
+    from streams.log import SqliteLog
+    from streams.medium import EmbeddedMedium
+
+    return EmbeddedMedium(SqliteLog(folder / "log", settings().partitions))
+
+
+# --- the ways, each in a process of its own ------------------------------------------------------------------------
+
+
+def of_table(folder: str) -> Figures:
+    """As `tocsin replay` does."""
+    from streams.replay import prepare, replay_spool
+    from streams.slices import Slice
+    from streams.spool import FileIntake, Spool
+
+    config, out = settings(), Path(folder) / "of-table"
+    catalogue = config.load_catalogue()
+    prepare(out, config)
+    began = time.process_time()
+    with Spool(out) as spool:
+        intake = FileIntake(config, catalogue, spool, Slice())
+        intake.load(TOPIC, str(Path(folder) / "events.parquet"))
+        reading = time.process_time() - began
+        outcome = replay_spool(spool, intake.every_origin(), config, catalogue, out)
+    return told(outcome.events, reading, time.process_time() - began)
+
+
+def by_scratch(folder: str) -> Figures:
+    """As it was: rows as JSON into a log, and that log replayed."""
+    from streams.commands.record import fill
+    from streams.replay import scratch
+
+    config = settings()
+    began = time.process_time()
+    with scratch(Path(folder) / "scratch", config) as medium:
+        fill(medium, config, [(TOPIC, str(Path(folder) / "events.parquet"))], None)
+        return replayed(medium, Path(folder) / "by-scratch", time.process_time() - began)
+
+
+def of_log(folder: str) -> Figures:
+    medium = log_of(Path(folder))
+    figures = replayed(medium, Path(folder) / "of-log", 0.0)
+    medium.close()
+    return figures
+
+
+def replayed(medium: Any, out: Path, before: float) -> Figures:
+    """Read and decode alone, then replay whole; ``before`` seconds went into making the medium."""
+    from streams.embedded import INPUTS
+    from streams.intake import Intake
+    from streams.reading import Stretch, reading
+    from streams.replay import few_collections, prepare, replay
+    from streams.ticks import COMPLETE
+
+    config = settings()
+    catalogue = config.load_catalogue()
+    stretches = {origin: Stretch(0, end, 0, -COMPLETE) for origin, end in medium.ends(INPUTS).items() if end}
+    began = time.process_time()
+    with few_collections(), reading(medium, Intake(config, catalogue), stretches, 5_000, config, None) as readers:
+        while readers:
+            for origin in list(readers):
+                if next(readers[origin], None) is None:
+                    del readers[origin]
+    read = time.process_time() - began
+    prepare(out, config)
+    began = time.process_time()
+    outcome = replay(medium, config, catalogue, out)
+    return told(outcome.events, before + read, before + time.process_time() - began)
+
+
+# --- Kafka ---------------------------------------------------------------------------------------------------------
+
+
+def of_kafka(folder: Path) -> dict[str, Figures]:
+    """The same from a broker of our own, with either parser; nothing where no broker can be had."""
+    from broker import KafkaBroker, KafkaUnavailable
+
+    broker = KafkaBroker()
+    try:
+        broker.start()
+    except KafkaUnavailable as error:
+        print(f"without Kafka: {error}", file=sys.stderr)
+        return {}
+    url = f"kafka://{broker.bootstrap}"
+    try:
+        command = [sys.executable, "-m", "streams.cli", "topics", "create", "--broker", url, "--history"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        events = sum(log_of(folder).ends([TOPIC]).values())
+        write(kafka_medium(url), Load(events))
+        return {
+            "Kafka": child("of_topics", folder, url, "quick", module=__name__),
+            "Kafka, by kafka-python's parser": child("of_topics", folder, url, "plain", module=__name__),
+        }
+    finally:
+        broker.stop()
+
+
+def kafka_medium(url: str) -> Any:
+    from streams.kafka_client import KafkaMedium
+    from streams.kafka_security import BrokerAddress, Security
+
+    address = BrokerAddress.parse(url)
+    return KafkaMedium(address, "", Security.from_environment({}, address))
+
+
+def of_topics(folder: str, url: str, parser: str) -> Figures:
+    from streams import kafka_client
+
+    if parser == "plain":
+        kafka_client.read_quickly = lambda consumer: consumer  # type: ignore[assignment]
+    medium = kafka_medium(url)
+    figures = replayed(medium, Path(folder) / f"of-topics-{parser}", 0.0)
+    medium.close()
+    return figures
+
+
+CHILDREN: dict[str, Callable[..., Figures]] = {
+    "of_table": of_table, "by_scratch": by_scratch, "of_log": of_log, "of_topics": of_topics,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    print(json.dumps(CHILDREN[sys.argv[1]](*sys.argv[2:])))
