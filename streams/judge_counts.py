@@ -119,7 +119,7 @@ def _suspect(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rule
     quiet = (np.arange(_YEAR) < half[:, None]) & (ordered < _NEVER)
     mean = np.where(quiet, ordered, 0).sum(axis=1) / half / 2.0
     tail = special.gammainc(np.maximum(now, 1.0), np.maximum(mean, 1e-9))  # P(Y >= now) for a Poisson law
-    return at[tail <= rules.alpha]
+    return np.asarray(at[tail <= rules.alpha], np.intp)
 
 
 def weeks_watched(store: CellStore, rows: npt.NDArray[np.intp], day: int) -> npt.NDArray[np.int64]:

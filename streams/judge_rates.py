@@ -242,7 +242,7 @@ def _suspect(n: Floats, x: Floats, ref_n: Floats, ref_x: Floats, rules: PassRate
     enough = x >= np.maximum(rules.min_rate_ratio * rate * n, rules.min_failed)
     at = np.flatnonzero((ref_n > 0) & enough)
     tail = special.betainc(np.maximum(x[at], 1.0), np.maximum(n[at] - x[at], 0.0) + 1.0, rate[at])
-    return at[tail <= rules.alpha]
+    return np.asarray(at[tail <= rules.alpha], np.intp)
 
 
 def _hits(evidence: RateEvidence, rules: PassRateRules) -> npt.NDArray[np.intp]:
