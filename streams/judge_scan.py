@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from detectors.scan import permutation_scan
+from detectors.scan import permutation_scan, permutation_screen
 from detectors.scan_run import ScanEvidence, ScanOptions
 from detectors.scan_significance import gumbel_tail, table_dispersion
 from detectors.scan_zones import Zones, ball_zones, connected_zones
@@ -41,6 +41,9 @@ class ClusterScan:
 
     def __init__(self, catalogue: Catalogue, rules: ScanRules) -> None:
         self._rules = rules
+        self._options = ScanOptions(
+            longest=rules.window_days, least_cases=rules.min_cases, clusters=1, replicates=rules.replicates
+        )
         tree = catalogue.regions
         self._regions = [] if tree.is_open else sorted(code for code in tree.codes if tree.neighbours(code))
         self._zones = self._make_zones(catalogue) if len(self._regions) > 1 and rules.enabled else None
@@ -75,13 +78,13 @@ class ClusterScan:
         at = np.flatnonzero(enough)
         if not len(at):
             return []
-        screened = self._scan(recent[at], zones, np.zeros(len(at), np.int64), 0)
-        at = at[screened.llr[:, 0] >= rules.screen_llr]
+        ratio = permutation_screen(recent[at], zones, floor=rules.screen_llr, options=self._options)
+        at = at[ratio >= rules.screen_llr]
         if not len(at):
             return []
         counts = self._counts(store, rows[at], day, folded=False)
         seeds = np.array([zlib.crc32(f"{products[n]}\0{day}".encode()) for n in at.tolist()], np.int64)
-        found = self._scan(counts, zones, seeds, rules.replicates)
+        found = permutation_scan(counts, zones, seed=seeds, options=self._options)
         p_values = self._p_values(counts, found)
         made = [self._finding(store, products[n], found, row, p_values[row]) for row, n in enumerate(at.tolist())]
         return [finding for finding in made if finding is not None]
@@ -106,13 +109,6 @@ class ClusterScan:
             out[part] = np.add.reduceat(np.maximum(daily, 0), apart, axis=1)
         out[flat < 0] = 0
         return out.reshape(*rows.shape, len(apart))
-
-    def _scan(
-        self, counts: npt.NDArray[np.int64], zones: Zones, seeds: npt.NDArray[np.int64], replicates: int
-    ) -> ScanEvidence:
-        rules = self._rules
-        options = ScanOptions(longest=rules.window_days, least_cases=rules.min_cases, clusters=1, replicates=replicates)
-        return permutation_scan(counts, zones, seed=seeds, options=options)
 
     def _p_values(self, counts: npt.NDArray[np.int64], found: ScanEvidence) -> list[float]:
         """Gumbel's tail of the ratio over the dispersion that the weeks before the windows show.
