@@ -2,8 +2,9 @@
 
 N leaf cells (products in branches x districts that neighbour each other) have a history of inspections, injuries and
 complaints, folded straight into the columns of the cell store; then each has one event of each kind on one day, and
-that tick is closed with all detectors on, under the default rules. What is measured is CPU time and memory of that one
-close; half of the cells fail or are reported often enough that nothing but the detectors can tell that all is well.
+that tick is closed with all detectors on, under the default rules. A million cells have inspections only, and a month
+of them, so that the state fits into a few gigabytes. What is measured is CPU time and memory of that one close; half of
+the cells fail or are reported often enough that nothing but the detectors can tell that all is well.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Size:
-    """So many leaf cells, with so many days of history."""
+    """So many leaf cells, with so many days of history, of the first so many kinds."""
 
     cells: int
     days: int
+    kinds: int = 3
+
+    def __str__(self) -> str:
+        return f"{self.cells:,} cells x {self.kinds} kinds, {self.days:,} days"
 
 
-SIZES = [Size(1_000, 400), Size(10_000, 400), Size(100_000, 400), Size(1_000_000, 30)]
+SIZES = [Size(1_000, 400), Size(10_000, 400), Size(100_000, 400), Size(1_000_000, 30, 1)]
 QUICK = [Size(1_000, 400), Size(5_000, 400)]
 OLD = Size(10_000, 1_200)
 """More than three years: the count detector proper speaks, not the one for young cells."""
@@ -55,22 +60,23 @@ def ticks(setting: Setting) -> Figures:
     sizes = QUICK if setting.scale < 1.0 else [*SIZES, OLD]
     found = []
     for size in sizes:
-        print(f"{size.cells:,} cells, {size.days:,} days ...", file=sys.stderr, flush=True)
-        found.append((size, child("tick", size.cells, size.days, module=__name__)))
+        print(f"{size} ...", file=sys.stderr, flush=True)
+        found.append((size, child("tick", size.cells, size.days, size.kinds, module=__name__)))
     names = list(found[0][1])
-    rows = [[f"{size.cells:,}", f"{size.days:,}", *(f"{one[name]:,.2f}" for name in names)] for size, one in found]
-    text = markdown(["leaf cells", "days of history", *names], rows)
+    rows = [[str(size), *(f"{one[name]:,.2f}" for name in names)] for size, one in found]
+    text = markdown(["leaf cells", *names], rows)
     print(text)
     setting.out.mkdir(parents=True, exist_ok=True)
     (setting.out / "ticks.md").write_text(text, "utf-8")
-    return {f"{size.cells:,} cells, {size.days:,} days: tick, CPU s": one["tick, CPU s"] for size, one in found}
+    return {f"{size}: tick, CPU s": one["tick, CPU s"] for size, one in found}
 
 
-def tick(cells: str, days: str) -> Figures:
+def tick(cells: str, days: str, kinds: str) -> Figures:
     """The figures of one size."""
-    assess = filled(int(cells), int(days))
+    size = Size(int(cells), int(days), int(kinds))
+    assess = filled(size)
     held = peak_mb()
-    offer(assess, int(cells), TODAY, seed=2)
+    offer(assess, size, TODAY, seed=2)
     with spent(assess) as seconds:
         began = time.process_time()
         closed = assess.close()
@@ -141,41 +147,40 @@ def catalogue(cells: int) -> str:
     return "\n".join(parts)
 
 
-def filled(cells: int, days: int) -> Any:
+def filled(size: Size) -> Any:
     """The stage with its history: on the day before, one event of each kind in every cell, so that all are known."""
     from streams.assess import Assess
     from streams.config import Config
 
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
-        file.write(catalogue(cells))
+        file.write(catalogue(size.cells))
         file.flush()
         config = Config().replace(catalogue=file.name, tick_seconds=DAY_MS // 1_000, partitions=1)
         assess = Assess(config, config.load_catalogue(), (ORIGIN,), stored=False)
-    offer(assess, cells, TODAY - 1, seed=1, judged=False)
+    offer(assess, size, TODAY - 1, seed=1, judged=False)
     rng = np.random.default_rng(7)
-    for name in KINDS:
-        fill(assess.state, name, cells, days, rng)
+    for name in KINDS[: size.kinds]:
+        fill(assess.state, name, size.cells, size.days, rng)
     return assess
 
 
-def offer(assess: Any, cells: int, day: int, seed: int, *, judged: bool = True) -> None:
+def offer(assess: Any, size: Size, day: int, seed: int, *, judged: bool = True) -> None:
     """One event of each kind in each cell."""
     from streams.columns import COLUMN_TYPES, INDICATORS, EventColumns
 
-    rng, products = np.random.default_rng(seed), names(cells)
-    regions = [f"R{at:02d}" for at in range(REGIONS)]
-    size = len(KINDS) * cells
+    rng, cells, kinds = np.random.default_rng(seed), size.cells, KINDS[: size.kinds]
+    products, regions, count = names(cells), [f"R{at:02d}" for at in range(REGIONS)], len(kinds) * cells
     arrival = day * DAY_MS - OFFSET_MS + 1_000
-    columns: dict[str, npt.NDArray[Any]] = {name: np.zeros(size, dtype) for name, dtype in COLUMN_TYPES.items()}
-    columns["event"] = rng.integers(0, 2**63, size).astype(np.uint64)
-    columns["offset"] = np.arange(size) + day * size
+    columns: dict[str, npt.NDArray[Any]] = {name: np.zeros(count, dtype) for name, dtype in COLUMN_TYPES.items()}
+    columns["event"] = rng.integers(0, 2**63, count).astype(np.uint64)
+    columns["offset"] = np.arange(count) + day * count
     columns["arrival"][:], columns["day"][:] = arrival, day
     columns["hazard"][:] = -1
-    columns["reporter"] = rng.integers(0, LABS, size).astype(np.int32)
+    columns["reporter"] = rng.integers(0, LABS, count).astype(np.int32)
     columns["trace"] = columns["reporter"].copy()
-    columns["indicator"] = np.repeat([INDICATORS.index(name) for name in KINDS], cells).astype(np.uint8)
-    columns["product"] = np.tile(np.arange(cells) // REGIONS, len(KINDS)).astype(np.int32)
-    columns["region"] = np.tile(np.arange(cells) % REGIONS, len(KINDS)).astype(np.int32)
+    columns["indicator"] = np.repeat([INDICATORS.index(name) for name in kinds], cells).astype(np.uint8)
+    columns["product"] = np.tile(np.arange(cells) // REGIONS, len(kinds)).astype(np.int32)
+    columns["region"] = np.tile(np.arange(cells) % REGIONS, len(kinds)).astype(np.int32)
     columns["n"][:], columns["x"][:] = 1, 1
     columns["n"][:cells], columns["x"][:cells] = LOT, rng.binomial(LOT, 0.04, cells)
     labs = [f"lab-{at:02d}" for at in range(LABS)]
