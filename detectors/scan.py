@@ -22,12 +22,19 @@ import numpy.typing as npt
 
 from detectors.errors import DetectorError
 from detectors.evidence import LARGEST_COUNT, FloatArray, as_counts
-from detectors.scan_pass import Windows
+from detectors.scan_pass import Windows, largest
 from detectors.scan_replicates import Sampler, multinomial_sampler, permutation_sampler, poisson_sampler
-from detectors.scan_run import Prepared, ScanEvidence, ScanOptions, run_scan
+from detectors.scan_run import Prepared, ScanEvidence, ScanOptions, run_scan, side_by_side
 from detectors.scan_zones import Zones
 
-__all__ = ["ScanEvidence", "ScanOptions", "conditional_scan", "expectation_scan", "permutation_scan"]
+__all__ = [
+    "ScanEvidence",
+    "ScanOptions",
+    "conditional_scan",
+    "expectation_scan",
+    "permutation_scan",
+    "permutation_screen",
+]
 
 
 def permutation_scan(
@@ -85,10 +92,7 @@ def permutation_scan(
         part = y[rows]
         expected = np.zeros((*part.shape[:2], windows.end.size))
         for stratum in range(int(labels.max(initial=-1)) + 1):
-            inside = np.where(labels == stratum, part, 0.0)
-            by_region, by_time = inside.sum(axis=2), inside.sum(axis=1)
-            share = by_region / np.maximum(by_region.sum(axis=1, keepdims=True), 1.0)
-            expected += share[:, :, None] * windows.sums(by_time)[:, None, :]
+            expected += _shared_out(np.where(labels == stratum, part, 0.0), windows)
         totals = part.sum(axis=(1, 2))
 
         def sampler(row: int, rng: np.random.Generator) -> Sampler:
@@ -97,6 +101,54 @@ def permutation_scan(
         return Prepared(windows.sums(part), expected, totals, totals > 0, sampler)
 
     return run_scan(y.shape, zones, seed, prepare, options)
+
+
+def permutation_screen(
+    counts: npt.ArrayLike, zones: Zones, *, floor: float, options: ScanOptions | None = None
+) -> FloatArray:
+    """Which series are worth a :func:`permutation_scan`: their largest ratio, where that is `floor` at least.
+
+    Only sums are looked at, no replicates are drawn, and most zones and windows are dismissed by a comparison. The
+    columns before the longest window may be added up to one.
+
+    Parameters
+    ----------
+    counts, zones, options
+        As for :func:`permutation_scan`, without strata; only windows that end with the last column.
+    floor
+        Ratio, above 0, under which a series' figure may be anything less than it.
+
+    Returns
+    -------
+    FloatArray
+        The largest log-likelihood ratio, ``[series]``, to the last bit that of :func:`permutation_scan`.
+
+    Raises
+    ------
+    DetectorError
+        If counts are not whole numbers, or the zones are of other regions.
+    """
+    y, chosen = _whole_counts(counts, zones), options or ScanOptions()
+    if not floor > 0.0:
+        raise DetectorError(f"floor: must be above 0, found {floor!r}")
+    best = np.zeros(y.shape[0])
+    windows = Windows.of(y.shape[2], chosen.longest, retrospective=False)
+    step = side_by_side(zones, windows) if windows.end.size else 1
+    for begin in range(0, y.shape[0], step):
+        part = y[begin : begin + step]
+        cases, usual = (
+            np.ascontiguousarray(sums.transpose(1, 0, 2)) for sums in (windows.sums(part), _shared_out(part, windows))
+        )
+        totals = part.sum(axis=(1, 2))
+        best[begin : begin + step] = largest(zones, cases, usual, totals, chosen.least_cases, floor)
+    return best
+
+
+def _shared_out(part: FloatArray, windows: Windows) -> FloatArray:
+    """Cases of each window ``[series, regions, windows]`` if every region had its share of all cases in it."""
+    by_region, by_time = part.sum(axis=2), part.sum(axis=1)
+    share = by_region / np.maximum(by_region.sum(axis=1, keepdims=True), 1.0)
+    return np.asarray(share[:, :, None] * windows.sums(by_time)[:, None, :])
 
 
 def expectation_scan(

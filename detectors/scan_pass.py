@@ -23,6 +23,7 @@ __all__ = [
     "Null",
     "Windows",
     "best_of_zones",
+    "largest",
     "log_likelihood_ratio",
     "maxima",
     "non_overlapping",
@@ -140,6 +141,34 @@ def best_of_zones(
         best.observed[ids] = np.take_along_axis(c, pick, axis=2)[:, :, 0]
         best.expected[ids] = np.take_along_axis(mu, pick, axis=2)[:, :, 0]
         best.window[ids] = window
+    return best
+
+
+def largest(
+    zones: Zones, counts: FloatArray, expected: FloatArray, totals: FloatArray, least_cases: int, floor: float
+) -> FloatArray:
+    """Largest ratio of each series, ``[series]``, where it is `floor` at least; anything less, or 0, elsewhere.
+
+    The arguments are those of :func:`best_of_zones`. A ratio is d^2 (1 / (2 mu) + 1 / (C - mu)) at most, d being the
+    excess (:meth:`Null.least_for`): a few products tell of nearly all counts that they need no logarithm.
+    """
+    best = np.zeros(counts.shape[1])
+    for (ids, c), (_, mu) in zip(zone_sums(zones, counts), zone_sums(zones, expected), strict=True):
+        room = totals[:, None] - mu
+        excess = c - mu
+        bound = room + 2.0 * mu
+        bound *= excess
+        bound *= excess
+        room *= mu
+        room *= 2.0 * floor * (1.0 - EXCESS)
+        may = bound >= room
+        may &= c >= least_cases
+        may &= excess > 0.0
+        zone, series, window = np.unravel_index(np.flatnonzero(may), may.shape)
+        cases, usual = c[zone, series, window], mu[zone, series, window]
+        ratio = log_likelihood_ratio(cases, usual, totals[series])
+        counted = (cases > usual * (1.0 + EXCESS)) & zones.scored[ids][zone]
+        np.maximum.at(best, series[counted], ratio[counted])
     return best
 
 

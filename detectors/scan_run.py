@@ -18,7 +18,7 @@ from detectors.scan_replicates import Sampler
 from detectors.scan_significance import besag_clifford_length, gumbel_p, monte_carlo_p, recurrence_interval
 from detectors.scan_zones import Zones
 
-__all__ = ["Prepared", "ScanEvidence", "ScanOptions", "run_scan"]
+__all__ = ["Prepared", "ScanEvidence", "ScanOptions", "run_scan", "side_by_side"]
 
 BATCH = 1 << 18
 """Sums of one size of zones held at a time: series or replicates side by side, few enough to stay in the cache."""
@@ -167,8 +167,8 @@ def run_scan(
     windows = Windows.of(times, chosen.longest, retrospective=chosen.retrospective)
     keep = times if chosen.retrospective else min(times, chosen.longest)
     kept = Windows.of(keep, chosen.longest, retrospective=chosen.retrospective)  # the same, in replicates
-    side_by_side = max(1, BATCH // (int(np.diff(zones.start).max()) * windows.end.size))
-    room = max(1, min(side_by_side, BEST // zones.parent.size))
+    cached = side_by_side(zones, windows)
+    room = max(1, min(cached, BEST // zones.parent.size))
     for begin in range(0, series, room):
         rows = slice(begin, min(begin + room, series))
         batch = prepare(rows, windows, keep)
@@ -177,11 +177,16 @@ def run_scan(
             rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seeds[begin + row])))
             total = None if batch.totals is None else float(batch.totals[row])
             null = Null.of(zones, batch.expected[row], total, chosen.least_cases)
-            block = max(1, min(side_by_side, CASES // max(regions * keep, int(total or 0)), 128))
+            block = max(1, min(cached, CASES // max(regions * keep, int(total or 0)), 128))
             top = float(evidence.llr[begin + row, 0])
             simulated, stopped = _simulate(zones, null, kept, batch.sampler(row, rng), block, top, chosen)
             _judge(evidence, begin + row, simulated, stopped, chosen)
     return evidence
+
+
+def side_by_side(zones: Zones, windows: Windows) -> int:
+    """Series, or replicates, whose sums over zones of one size stay in the cache together."""
+    return max(1, BATCH // (int(np.diff(zones.start).max()) * windows.end.size))
 
 
 def _locate(

@@ -22,12 +22,15 @@ from schemas.alerts import Evidence
 from streams.cells import CellStore
 from streams.config import CountRules
 from streams.finding import Finding, rounded
+from streams.judge_sums import PIECE, calendar_weeks, pieces
 
 __all__ = ["CountHistory", "count_history", "detect", "is_surge", "judge_counts", "weeks_watched"]
 
 _WEEK = 7
 _RECENT = 4
 _YEAR = 52
+_NEVER = 2**62
+"""Stands for weeks before anybody watched: behind all counts in a sort."""
 
 
 def judge_counts(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: CountRules) -> list[Finding]:
@@ -44,16 +47,29 @@ def judge_counts(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: 
     rules
         Levels and minima.
     """
-    recent = store.weekly(rows, day, _RECENT + 1)[:, :, 0]
-    busy = np.maximum(recent[:, 1:].sum(axis=1), recent[:, :-1].sum(axis=1)) >= rules.min_recent
-    rows = rows[busy]
-    found: dict[int, Finding] = {}
+    busy = [part.start + _busy(store, rows[part], day, rules) for part in pieces(len(rows), PIECE)]
+    rows = rows[np.concatenate([np.empty(0, np.intp), *busy])]
     watched = weeks_watched(store, rows, day)
-    spans = _spans(watched, rules)
-    for span in np.unique(spans).tolist():
-        at = spans == span
-        _judge_span(store, rows[at], day, span, watched[at], rules, found)
+    suspects = [np.empty((2, 0), np.intp)]
+    for part in pieces(len(rows), PIECE):
+        lag, at = _suspects(store, rows[part], day, watched[part], rules)
+        suspects.append(np.stack([lag, part.start + at]))
+    lags, places = np.concatenate(suspects, axis=1)
+    spans, told = _spans(watched, rules), np.unique(places)
+    found: dict[int, Finding] = {}
+    for part in pieces(len(told), PIECE):  # all weeks of a cell in one piece
+        mine = (places >= told[part][0]) & (places <= told[part][-1])
+        lag, at = lags[mine], places[mine]
+        for span in np.unique(spans[at]).tolist():
+            mine = spans[at] == span
+            _judge_span(store, rows[at[mine]], day, span, watched[at[mine]], lag[mine], rules, found)
     return [found[row] for row in sorted(found)]
+
+
+def _busy(store: CellStore, rows: npt.NDArray[np.intp], day: int, rules: CountRules) -> npt.NDArray[np.intp]:
+    recent = store.weekly(rows, day, _RECENT + 1)[:, :, 0]
+    most = np.maximum(recent[:, 1:].sum(axis=1), recent[:, :-1].sum(axis=1))
+    return np.flatnonzero(most >= rules.min_recent)
 
 
 def _spans(watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.int64]:
@@ -69,34 +85,41 @@ def _judge_span(
     day: int,
     span: int,
     watched: npt.NDArray[np.int64],
+    lags: npt.NDArray[np.intp],
     rules: CountRules,
     found: dict[int, Finding],
 ) -> None:
-    weekly = np.maximum(store.weekly(rows, day, span)[:, :, 0], 0)
-    watched = np.minimum(watched, span)
-    # Both weeks in one array: the second half is shifted by a week, so that the judged one stands last.
+    """Judge weeks that stand out (a row for each, ``lags`` weeks ago) by ``span`` weeks that end with them."""
+    weekly = calendar_weeks(store, rows, day, span)
     before = np.concatenate([np.zeros((len(rows), 1), np.int64), weekly[:, :-1]], axis=1)
-    weeks, known = np.concatenate([weekly, before]), np.concatenate([watched, watched - 1])
-    lags = np.repeat([0, 1], len(rows))
-    at = _suspect(weeks, np.maximum(known, 1), rules)
-    if len(at):
-        _judge_weeks(np.tile(rows, 2)[at], weeks[at], known[at], lags[at], rules, found)
+    weeks = np.where(lags[:, None] == 1, before, weekly)
+    _judge_weeks(rows, weeks, np.minimum(watched, span) - lags, lags, rules, found)
+
+
+def _suspects(
+    store: CellStore, rows: npt.NDArray[np.intp], day: int, watched: npt.NDArray[np.int64], rules: CountRules
+) -> npt.NDArray[np.intp]:
+    """[2, suspects]: how many weeks ago (0 or 1), and which of the rows, some week stands out; by lag, then row."""
+    weekly = calendar_weeks(store, rows, day, _YEAR + 2)
+    ends = (weekly[:, 1:], np.maximum(watched, 1)), (weekly[:, :-1], np.maximum(watched - 1, 1))
+    found = [_suspect(weeks, known, rules) for weeks, known in ends]
+    return np.stack([np.repeat([0, 1], [len(at) for at in found]), np.concatenate(found)])
 
 
 def _suspect(weekly: npt.NDArray[np.int64], watched: npt.NDArray[np.int64], rules: CountRules) -> npt.NDArray[np.intp]:
     """Cells whose week would surprise even a Poisson law with half the mean of the quieter half of the last year.
 
-    Nearly all cells fall out here at the price of a sort; the detectors proper see the rest.
+    Nearly all cells fall out here at the price of a sort; the detectors proper see the rest. ``weekly`` has the year
+    and then the week [cells, 53].
     """
-    year = weekly[:, -_YEAR - 1 : -1].astype(np.float64)
-    unwatched = np.arange(year.shape[1]) < year.shape[1] - (watched - 1)[:, None]
-    ordered = np.sort(np.where(unwatched, np.inf, year), axis=1)
-    half = np.maximum(np.minimum(watched - 1, year.shape[1]) // 2, 1)
-    quiet = np.arange(year.shape[1]) < half[:, None]
-    mean = np.where(quiet & np.isfinite(ordered), ordered, 0.0).sum(axis=1) / half / 2.0
-    now = weekly[:, -1].astype(np.float64)
+    at = np.flatnonzero(weekly[:, -1] >= 2)
+    year, now, watched = weekly[at, :-1], weekly[at, -1].astype(np.float64), np.minimum(watched[at] - 1, _YEAR)
+    ordered = np.sort(np.where(np.arange(_YEAR) < _YEAR - watched[:, None], _NEVER, year), axis=1)
+    half = np.maximum(watched // 2, 1)
+    quiet = (np.arange(_YEAR) < half[:, None]) & (ordered < _NEVER)
+    mean = np.where(quiet, ordered, 0).sum(axis=1) / half / 2.0
     tail = special.gammainc(np.maximum(now, 1.0), np.maximum(mean, 1e-9))  # P(Y >= now) for a Poisson law
-    return np.flatnonzero((now >= 2.0) & (tail <= rules.alpha))
+    return np.asarray(at[tail <= rules.alpha], np.intp)
 
 
 def weeks_watched(store: CellStore, rows: npt.NDArray[np.intp], day: int) -> npt.NDArray[np.int64]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from detectors.scan import permutation_scan
+from detectors.scan import permutation_scan, permutation_screen
 from detectors.scan_run import ScanEvidence, ScanOptions
 from detectors.scan_significance import gumbel_tail, table_dispersion
 from detectors.scan_zones import Zones, ball_zones, connected_zones
@@ -24,10 +24,13 @@ from schemas.catalogue import Catalogue
 from streams.cells import CellStore
 from streams.config import ScanRules
 from streams.finding import Finding, rounded
+from streams.judge_sums import CACHED, pieces
 
 __all__ = ["ClusterScan"]
 
 _FEW_REGIONS = 64
+_PRODUCTS = 256
+"""Products that are scanned together: so the counts of thousands need no more memory than theirs."""
 _UNIT_SCALE = math.pi / math.sqrt(6.0)
 """Standard deviation of a Gumbel law of scale 1."""
 _WEEK = 7
@@ -38,6 +41,9 @@ class ClusterScan:
 
     def __init__(self, catalogue: Catalogue, rules: ScanRules) -> None:
         self._rules = rules
+        self._options = ScanOptions(
+            longest=rules.window_days, least_cases=rules.min_cases, clusters=1, replicates=rules.replicates
+        )
         tree = catalogue.regions
         self._regions = [] if tree.is_open else sorted(code for code in tree.codes if tree.neighbours(code))
         self._zones = self._make_zones(catalogue) if len(self._regions) > 1 and rules.enabled else None
@@ -55,45 +61,54 @@ class ClusterScan:
 
         A cluster of one district is that district's cell, one of several the product's widest cell.
         """
-        rules = self._rules
         if self._zones is None or not products:
             return []
-        counts = self._counts(store, products, day)
-        enough = counts[:, :, -rules.window_days :].sum(axis=(1, 2)) >= rules.min_cases
-        enough &= counts.sum(axis=(1, 2)) >= 2 * rules.min_cases
+        found: list[Finding] = []
+        for part in pieces(len(products), _PRODUCTS):
+            found += self._piece(store, products[part], day, self._zones)
+        return found
+
+    def _piece(self, store: CellStore, products: Sequence[str], day: int, zones: Zones) -> list[Finding]:
+        rules = self._rules
+        rows = self._rows(store, products)
+        # Without replicates only the days of the windows count one by one.
+        recent = self._counts(store, rows, day, folded=True)
+        enough = recent[:, :, -rules.window_days :].sum(axis=(1, 2)) >= rules.min_cases
+        enough &= recent.sum(axis=(1, 2)) >= 2 * rules.min_cases
         at = np.flatnonzero(enough)
         if not len(at):
             return []
-        screened = self._scan(counts[at], self._zones, np.zeros(len(at), np.int64), 0)
-        at = at[screened.llr[:, 0] >= rules.screen_llr]
+        ratio = permutation_screen(recent[at], zones, floor=rules.screen_llr, options=self._options)
+        at = at[ratio >= rules.screen_llr]
         if not len(at):
             return []
+        counts = self._counts(store, rows[at], day, folded=False)
         seeds = np.array([zlib.crc32(f"{products[n]}\0{day}".encode()) for n in at.tolist()], np.int64)
-        found = self._scan(counts[at], self._zones, seeds, rules.replicates)
-        p_values = self._p_values(counts[at], found)
+        found = permutation_scan(counts, zones, seed=seeds, options=self._options)
+        p_values = self._p_values(counts, found)
         made = [self._finding(store, products[n], found, row, p_values[row]) for row, n in enumerate(at.tolist())]
         return [finding for finding in made if finding is not None]
 
-    def _counts(self, store: CellStore, products: Sequence[str], day: int) -> npt.NDArray[np.int64]:
-        """Daily counts [products, regions, days] up to yesterday."""
-        rows = np.array(
-            [
-                -1 if (row := store.row((product, code))) is None else row
-                for product in products
-                for code in self._regions
-            ],
-            np.intp,
-        )
-        daily = np.maximum(store.daily(np.maximum(rows, 0), day - 1, self._rules.history_days)[:, :, 0], 0)
-        daily[rows < 0] = 0
-        return daily.reshape(len(products), len(self._regions), -1)
+    def _rows(self, store: CellStore, products: Sequence[str]) -> npt.NDArray[np.intp]:
+        """The cells' rows [products, regions], -1 where there is none."""
+        rows = [store.row((product, code)) for product in products for code in self._regions]
+        held = np.array([-1 if row is None else row for row in rows], np.intp)
+        return held.reshape(len(products), len(self._regions))
 
-    def _scan(
-        self, counts: npt.NDArray[np.int64], zones: Zones, seeds: npt.NDArray[np.int64], replicates: int
-    ) -> ScanEvidence:
+    def _counts(self, store: CellStore, rows: npt.NDArray[np.intp], day: int, *, folded: bool) -> npt.NDArray[np.int64]:
+        """Daily counts [products, regions, days] up to yesterday; ``folded`` has the days before the longest cluster
+        in one column."""
         rules = self._rules
-        options = ScanOptions(longest=rules.window_days, least_cases=rules.min_cases, clusters=1, replicates=replicates)
-        return permutation_scan(counts, zones, seed=seeds, options=options)
+        apart = np.arange(rules.history_days)
+        if folded and rules.window_days < rules.history_days:
+            apart = np.append(0, apart[-rules.window_days :])
+        flat = rows.reshape(-1)
+        out = np.empty((len(flat), len(apart)), np.int64)
+        for part in pieces(len(flat), CACHED):
+            daily = store.daily(np.maximum(flat[part], 0), day - 1, rules.history_days)[:, :, 0]
+            out[part] = np.add.reduceat(np.maximum(daily, 0), apart, axis=1)
+        out[flat < 0] = 0
+        return out.reshape(*rows.shape, len(apart))
 
     def _p_values(self, counts: npt.NDArray[np.int64], found: ScanEvidence) -> list[float]:
         """Gumbel's tail of the ratio over the dispersion that the weeks before the windows show.

@@ -30,8 +30,12 @@ from tests.benchmarks.restore import restore
 from tests.benchmarks.scaling import scaling
 from tests.benchmarks.scan import SCANS
 from tests.benchmarks.soak import SOAKS
+from tests.benchmarks.ticks import ticks
 
-ONCE = {**FALSE_ALARMS, **REAL_DATA, **SOAKS, "peers": against_peers, "replay": replays, "scaling": scaling}
+ONCE = {
+    **FALSE_ALARMS, **REAL_DATA, **SOAKS,
+    "peers": against_peers, "replay": replays, "scaling": scaling, "ticks": ticks,
+}  # fmt: skip
 """What chance and the data decide, not the machine: taking it again gives the same. Or what has rounds of its own."""
 BENCHMARKS = {**RATES, "board": board, "against-r": against_r, "restore": restore, **SCANS, **ONCE}
 

@@ -12,7 +12,7 @@ from same_bits import assert_rows_stand_alone, assert_same_bits
 from scipy import stats
 
 from detectors import DetectorError
-from detectors.scan import ScanOptions, conditional_scan, expectation_scan, permutation_scan
+from detectors.scan import ScanOptions, conditional_scan, expectation_scan, permutation_scan, permutation_screen
 from detectors.scan_pass import Null
 from detectors.scan_replicates import multinomial_sampler, permutation_sampler, poisson_sampler, tables_with_margins
 from detectors.scan_significance import besag_clifford_length, gumbel_p, monte_carlo_p
@@ -104,6 +104,25 @@ def test_the_permutation_scan_is_the_loop_of_the_definition(seed, rate, retrospe
                 return permutation_mu(y[i], used, zone, window)
 
             assert_is(found, i, zones, brute(y[i], mu_of, zones, options, y[i].sum()), y[i], mu_of, y[i].sum())
+
+
+@settings(max_examples=80, deadline=None)
+@given(seeds, st.sampled_from([0.1, 1.0, 30.0]), st.sampled_from([1e-9, 0.5, 2.0, 6.0]), st.integers(1, 4))
+def test_the_screen_has_every_ratio_that_reaches_its_floor_to_the_last_bit(seed, rate, floor, least):
+    rng = np.random.default_rng(seed)
+    regions, times = int(rng.integers(1, 8)), int(rng.integers(6, 12))
+    zones = some_zones(rng, regions)
+    y = rng.poisson(rate * rng.uniform(0.0, 2.0, (6, regions, 1)), (6, regions, times))
+    options = ScanOptions(longest=5, least_cases=least, replicates=0)
+    full = permutation_scan(y, zones, seed=0, options=options).llr[:, 0]
+    folded = np.concatenate([y[:, :, :-5].sum(axis=2, keepdims=True), y[:, :, -5:]], axis=2)
+    for counts in (y, y[:, :, -3:], folded):
+        ratio = permutation_screen(counts, zones, floor=floor, options=options)
+        exact = permutation_scan(counts, zones, seed=0, options=options).llr[:, 0]
+        assert ratio[exact >= floor].tolist() == exact[exact >= floor].tolist()
+        assert (ratio[exact < floor] < floor).all()
+        if counts is folded:
+            assert exact.tolist() == full.tolist()
 
 
 @settings(max_examples=80, deadline=None)

@@ -1,0 +1,154 @@
+"""The events behind evidence: who contributes to it, how severe they are, and where in the raw topics they lie.
+
+The live adverse rows of the ledger are looked through once for all cells of an indicator, from the first day of the
+widest window; by their leaves they then fall to the cells, and each cell keeps those of its own window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from schemas.alerts import Contributor, SourceRange
+from streams.columns import INDICATORS
+from streams.finding import Finding
+from streams.judge_sums import pieces
+from streams.state import AssessState
+from streams.ticks import Calendar
+
+__all__ = ["Behind", "events_behind"]
+
+_ROLES: Final = ("lab", "producer", "batch", "gtin")
+_LISTED: Final = 10
+_TOGETHER: Final = 1_024
+"""Cells whose events are held together."""
+_PASS: Final = INDICATORS.index("pass")
+_trace: Final = msgspec.json.Decoder(list[str | None])
+Ints = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(slots=True)
+class Behind:
+    """What the events of a cell's window say; ``severities`` counts the adverse ones by severity, 0 to 4."""
+
+    rows: int = 0
+    products: int = 0
+    regions: int = 0
+    severities: tuple[int, ...] = (0,) * 5
+    gravest: int = 0
+    contributors: list[Contributor] = field(default_factory=list)
+    sources: list[SourceRange] = field(default_factory=list)
+
+
+def events_behind(
+    state: AssessState, calendar: Calendar, indicator: int, findings: Sequence[Finding], day: int
+) -> list[Behind]:
+    """The events of each finding's window and cell, in the order of the findings."""
+    if not findings:
+        return []
+    first = np.array([day - finding.window_days + 1 for finding in findings], np.int64)
+    # An event counts on the day of its report, and cannot have arrived (much) earlier.
+    days, place = np.unique(first, return_inverse=True)
+    starts = [state.ledger.since(calendar.first_tick_of_day(one - 1)).start for one in days.tolist()]
+    since = np.array(starts, np.intp)[place]
+    leaves = [np.array(state.leaves_under(indicator, finding.row), np.intp) for finding in findings]
+    rows = _by_leaf(state, indicator, int(since.min()), int(days[0]), np.concatenate(leaves))
+    found: list[Behind] = []
+    for part in pieces(len(findings), _TOGETHER):
+        found += _told(state, rows, leaves[part], first[part], since[part])
+    return found
+
+
+def _by_leaf(state: AssessState, indicator: int, since: int, first: int, leaves: Rows) -> Rows:
+    """Live adverse rows of the ledger from one on, of some leaves and of days from one on; in order of the leaves."""
+    ledger = state.ledger
+    hit = ledger["live"][since:] & (ledger["indicator"][since:] == indicator) & (ledger["day"][since:] >= first)
+    if indicator == _PASS:
+        hit &= ledger["x"][since:] > 0
+    rows = np.flatnonzero(hit) + since
+    wanted = np.zeros(len(state.leaves), np.bool_)
+    wanted[leaves] = True
+    rows = rows[wanted[ledger["leaf"][rows]]]
+    return np.asarray(rows[np.argsort(ledger["leaf"][rows], kind="stable")], np.intp)
+
+
+def _told(state: AssessState, rows: Rows, leaves: Sequence[Rows], first: Ints, since: Rows) -> list[Behind]:
+    """What the events of some cells say, from the rows of all, by leaf."""
+    ledger, count = state.ledger, len(leaves)
+    cell, leaf = np.repeat(np.arange(count), [len(one) for one in leaves]), np.concatenate(leaves)
+    held = ledger["leaf"][rows]
+    start = np.searchsorted(held, leaf)
+    times = np.searchsorted(held, leaf, side="right") - start
+    pair = np.repeat(np.arange(len(leaf)), times)
+    mine = rows[np.repeat(start - (np.cumsum(times) - times), times) + np.arange(len(pair))]
+    inside = (mine >= since[cell[pair]]) & (ledger["day"][mine] >= first[cell[pair]])
+    mine, pair = mine[inside], pair[inside]
+    of, x, severity = cell[pair], ledger["x"][mine], ledger["severity"][mine]
+    told = [Behind(rows=size) for size in np.bincount(of, minlength=count).tolist()]
+    severities, gravest = np.zeros((count, 5), np.int64), np.zeros(count, np.int64)
+    np.add.at(severities, (of, severity), x)
+    np.maximum.at(gravest, of, severity)
+    for behind, by_severity, most in zip(told, severities.tolist(), gravest.tolist(), strict=True):
+        behind.severities, behind.gravest = tuple(by_severity), most
+    touched = np.unique(pair)
+    _count_places(state, told, cell[touched], leaf[touched])
+    _name_contributors(state, told, of, ledger["trace"][mine], x)
+    _name_sources(state, told, of, ledger["origin"][mine], ledger["offset"][mine])
+    return told
+
+
+def _count_places(state: AssessState, told: list[Behind], cell: Rows, leaf: Rows) -> None:
+    """Products and regions that events lie in, from pairs of cell and leaf with events, in order of the cells."""
+    bounds = np.searchsorted(cell, np.arange(len(told) + 1)).tolist()
+    numbers = leaf.tolist()
+    for at, behind in enumerate(told):
+        leaves = [state.leaves[number] for number in numbers[bounds[at] : bounds[at + 1]]]
+        behind.products, behind.regions = len({one.product for one in leaves}), len({one.region for one in leaves})
+
+
+def _name_contributors(state: AssessState, told: list[Behind], of: Rows, trace: npt.NDArray[Any], x: Ints) -> None:
+    """Who the adverse events come from: of each role the most frequent, ties by code."""
+    some = np.flatnonzero(trace >= 0)
+    distinct, place = np.unique(trace[some], return_inverse=True)
+    traces = [dict(zip(_ROLES, _trace.decode(state.traces[number]), strict=True)) for number in distinct.tolist()]
+    codes = sorted({code for one in traces for code in one.values() if code})
+    number = {code: at for at, code in enumerate(codes)}
+    for role in _ROLES:  # one after the other: so they come in their order
+        coded = np.array([number.get(one[role] or "", -1) for one in traces], np.int64)[place]
+        named = some[coded >= 0]
+        keys, which = np.unique(of[named] * len(codes) + coded[coded >= 0], return_inverse=True)
+        adverse = np.zeros(len(keys), np.int64)
+        np.add.at(adverse, which, x[named])
+        cell, code = np.divmod(keys, max(len(codes), 1))
+        order = np.lexsort((code, -adverse, cell))
+        cell, code, adverse = cell[order], code[order], adverse[order]
+        listed = np.flatnonzero(np.arange(len(cell)) - np.searchsorted(cell, cell) < _LISTED)
+        for at, name, events in zip(*(one[listed].tolist() for one in (cell, code, adverse)), strict=True):
+            told[at].contributors.append(Contributor(role=role, code=codes[name], adverse=events))
+
+
+def _name_sources(state: AssessState, told: list[Behind], of: Rows, origin: npt.NDArray[Any], offset: Ints) -> None:
+    """Where the events lie, by topic and partition."""
+    if not len(of):
+        return
+    order = sorted(range(len(state.origins)), key=state.origins.__getitem__)
+    rank = np.argsort(order)
+    keys = of * len(order) + rank[origin]
+    by_key = np.argsort(keys, kind="stable")
+    keys, offset = keys[by_key], offset[by_key]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    events = np.diff(starts, append=len(keys))
+    least, most = np.minimum.reduceat(offset, starts), np.maximum.reduceat(offset, starts)
+    cell, place = np.divmod(keys[starts], len(order))
+    columns = (one.tolist() for one in (cell, place, least, most, events))
+    for at, where, low, high, count in zip(*columns, strict=True):
+        topic, partition = state.origins[order[where]]
+        told[at].sources.append(
+            SourceRange(topic=topic, partition=partition, first_offset=low, last_offset=high, events=count)
+        )
