@@ -26,6 +26,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import MethodQueue
 
+from streams.transport_fetch import fetched
 from streams.transport_ledger import Fetched, RecordBatch, batch_bytes
 
 __all__ = ["ClientThread", "Offsets"]
@@ -34,7 +35,7 @@ Offsets = Mapping[TP, tuple[int, str]]
 """What is committed: the next offset to read and its metadata, by partition."""
 
 POLL_RECORDS = 20_000
-"""Records of one poll: a fetch of many tiny records comes in pieces, so that the loops stay responsive."""
+"""Records after which a poll is full: a fetch of many tiny ones comes in pieces, so that the loops stay responsive."""
 POLL_SECONDS = 0.5
 FETCH_WAIT_MS = 100
 """A waiting fetch holds up other questions to the same broker, so it must not wait long."""
@@ -131,7 +132,7 @@ class ClientThread(driver.AIOKafkaConsumerThread):
         if client._closed or client._fetcher._closed:
             raise errors.ConsumerStoppedError()
         with client._subscription.fetch_context():
-            drained = await client._fetcher.fetched_records(tps, timeout=POLL_SECONDS, max_records=POLL_RECORDS)
+            drained = await fetched(client._fetcher, tps, POLL_SECONDS, POLL_RECORDS)
         # No await from here on: positions, runs and records must be of the same moment.
         return self._stamp(drained)
 
