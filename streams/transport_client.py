@@ -35,7 +35,7 @@ Offsets = Mapping[TP, tuple[int, str]]
 """What is committed: the next offset to read and its metadata, by partition."""
 
 POLL_RECORDS = 20_000
-"""Records after which a poll is full: a fetch of many tiny ones comes in pieces, so that the loops stay responsive."""
+"""Records of one poll: a fetch of many tiny records comes in pieces, so that the loops stay responsive."""
 POLL_SECONDS = 0.5
 FETCH_WAIT_MS = 100
 """A waiting fetch holds up other questions to the same broker, so it must not wait long."""

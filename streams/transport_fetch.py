@@ -25,16 +25,16 @@ __all__ = ["fetched", "unpack"]
 
 
 async def fetched(
-    fetcher: Any, tps: Set[TopicPartition], timeout: float, enough: int
+    fetcher: Any, tps: Set[TopicPartition], timeout: float, most: int
 ) -> dict[TopicPartition, list[Record]]:
     """Records of these partitions, from where each was read to; waits at most ``timeout`` seconds for the first.
 
-    No further batch is unpacked once there are ``enough`` records. What is fetched and not taken stays for the next
-    time, as do the partitions that were not asked for.
+    Takes at ``most`` so many. What is fetched and not taken stays for the next time, as do the partitions that were
+    not asked for.
     """
     if fetcher._subscriptions.reassignment_in_progress:
         await fetcher._subscriptions.wait_for_assignment()
-    drained = _drained(fetcher, tps, enough)
+    drained = _drained(fetcher, tps, most)
     if not drained:
         waiter = fetcher._create_fetch_waiter()
         await asyncio.wait([waiter], timeout=timeout)
@@ -42,11 +42,11 @@ async def fetched(
             waiter.cancel()
         elif not (fetcher._closed or fetcher._subscriptions.reassignment_in_progress):
             waiter.result()  # raises what the coordinator could not mend
-            drained = _drained(fetcher, tps, enough)
+            drained = _drained(fetcher, tps, most)
     return drained
 
 
-def _drained(fetcher: Any, tps: Set[TopicPartition], enough: int) -> dict[TopicPartition, list[Record]]:
+def _drained(fetcher: Any, tps: Set[TopicPartition], most: int) -> dict[TopicPartition, list[Record]]:
     """What there is now. An error is raised only when nothing was taken before it."""
     drained: dict[TopicPartition, list[Record]] = {}
     for tp, result in list(fetcher._records.items()):
@@ -54,13 +54,13 @@ def _drained(fetcher: Any, tps: Set[TopicPartition], enough: int) -> dict[TopicP
             if not fetcher._subscriptions.is_assigned(tp):
                 del fetcher._records[tp]
         elif isinstance(result, FetchResult):
-            records = _take(result, enough)
+            records = _take(result, most)
             if not result.has_more():
                 _make_room(fetcher, tp)
             if records:
                 drained[tp] = records
-                enough -= len(records)
-                if enough <= 0:
+                most -= len(records)
+                if not most:
                     break
         elif not drained:
             _make_room(fetcher, tp)
@@ -76,35 +76,45 @@ def _make_room(fetcher: Any, tp: TopicPartition) -> None:
     fetcher._notify(fetcher._wait_consume_future)
 
 
-def _take(result: Any, enough: int) -> list[Record]:
-    """``FetchResult.getall``, by whole batches."""
+def _take(result: Any, most: int) -> list[Record]:
+    """``FetchResult.getall``, by way of :func:`unpack`."""
     if not (result.check_assignment(result._topic_partition) and result.has_more()):
         return []
     left: PartitionRecords = result._partition_records
-    records = unpack(left, enough)
+    records = unpack(left, most)
     result._update_position()
-    if not left._records.has_next():
+    if _CUT not in vars(left) and not left._records.has_next():
         result._partition_records = None
     return records
 
 
-def unpack(left: PartitionRecords, enough: int) -> list[Record]:
-    """The next records of what was fetched of a partition, by whole batches, until there are ``enough`` or no more.
+_CUT = "tocsin_cut"
+"""Name of what is kept with a fetch: the records of a batch for which there was no room, and where its end lies."""
+
+
+def unpack(left: PartitionRecords, most: int) -> list[Record]:
+    """The next records of what was fetched of a partition; at ``most`` so many.
 
     Takes the place of ``PartitionRecords._unpack_records``, and keeps its books: ``next_fetch_offset`` moves past
     every batch, whether it had records for us or not.
     """
-    taken: list[Record] = []
-    while len(taken) < enough and left._records.has_next():
+    taken: list[Record]
+    taken, onward = vars(left).pop(_CUT, ([], left.next_fetch_offset))
+    while len(taken) < most and left._records.has_next():
         batch: Any = left._records.next_batch()
         if left._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {left._tp}")
         if not (_is_aborted(left, batch) or batch.is_control_batch):
             records = list(batch)
-            if records and records[0].offset < left.next_fetch_offset:  # reading began amid the batch
-                records = [record for record in records if record.offset >= left.next_fetch_offset]
+            if records and records[0].offset < onward:  # reading began amid the batch
+                records = [record for record in records if record.offset >= onward]
             taken += records
-        left.next_fetch_offset = batch.next_offset
+        onward = batch.next_offset
+    if len(taken) > most:
+        vars(left)[_CUT] = taken[most:], onward
+        del taken[most:]
+        onward = taken[-1].offset + 1
+    left.next_fetch_offset = onward
     return taken
 
 

@@ -74,7 +74,7 @@ def plain(records: Any) -> list[tuple[Any, ...]]:
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> tuple[list[Batch], list[tuple[int, int]]]:
+def logs(draw: Any) -> tuple[list[Batch], list[tuple[int, int]]]:
     """Batches of a partition, and the aborted transactions in it as a broker tells them: producer, first offset."""
     batches: list[Batch] = []
     aborted: list[tuple[int, int]] = []
@@ -113,20 +113,25 @@ def test_whole_batches_hold_what_single_records_do(
     expected = plain(one_by_one)
     by_batches = part(held, at=at, aborted=aborted, isolation=isolation)
     found: list[tuple[Any, ...]] = []
-    while by_batches._records.has_next():
-        before = by_batches.next_fetch_offset
-        found += plain(unpack(by_batches, data.draw(st.integers(1, 9))))
+    end = sum(batch.span for batch in batches)
+    while by_batches.next_fetch_offset < end:
+        before, most = by_batches.next_fetch_offset, data.draw(st.integers(1, 9))
+        records = plain(unpack(by_batches, most))
+        assert len(records) <= most
         assert by_batches.next_fetch_offset > before
+        found += records
     assert found == expected
-    assert by_batches.next_fetch_offset == one_by_one.next_fetch_offset == sum(batch.span for batch in batches)
+    assert by_batches.next_fetch_offset == one_by_one.next_fetch_offset == end
 
 
-def test_unpacking_ends_with_the_batch_that_brings_enough() -> None:
-    three = part(log_of([Batch(4, frozenset(range(4)))] * 3))
-    assert [record.offset for record in unpack(three, 5)] == list(range(8))
+def test_a_batch_for_which_there_is_no_room_is_cut() -> None:
+    three = part(log_of([Batch(4, frozenset({0, 1, 3}))] * 3))
+    assert [record.offset for record in unpack(three, 4)] == [0, 1, 3, 4]
+    assert three.next_fetch_offset == 5
+    assert [record.offset for record in unpack(three, 2)] == [5, 7]
     assert three.next_fetch_offset == 8
-    assert [record.offset for record in unpack(three, 5)] == list(range(8, 12))
-    assert unpack(three, 5) == []
+    assert [record.offset for record in unpack(three, 9)] == [8, 9, 11]
+    assert unpack(three, 9) == []
 
 
 def test_a_wrong_checksum_is_an_error() -> None:
@@ -167,8 +172,8 @@ class _State:
         self.position = position
 
 
-def drained(fetcher: Fetcher, *tps: TopicPartition, enough: int = ALL) -> dict[TopicPartition, list[int]]:
-    found = asyncio.run(fetched(fetcher, frozenset(tps), 0.0, enough))
+def drained(fetcher: Fetcher, *tps: TopicPartition, most: int = ALL) -> dict[TopicPartition, list[int]]:
+    found = asyncio.run(fetched(fetcher, frozenset(tps), 0.0, most))
     return {tp: [record.offset for record in records] for tp, records in found.items()}
 
 
@@ -181,9 +186,10 @@ def test_what_is_taken_is_consumed_and_makes_room() -> None:
 
 def test_what_is_not_taken_stays_for_the_next_time() -> None:
     fetcher = Fetcher(A, B)
-    assert drained(fetcher, A, B, enough=3) == {A: [0, 1, 2, 3]}
-    assert fetcher.states[A].position == 4
-    assert drained(fetcher, A, B, enough=5) == {A: [4, 5, 6, 7], B: [0, 1, 2, 3]}
+    assert drained(fetcher, A, B, most=3) == {A: [0, 1, 2]}
+    assert fetcher.states[A].position == 3
+    assert drained(fetcher, A, B, most=6) == {A: [3, 4, 5, 6, 7], B: [0]}
+    assert drained(fetcher, A, B, most=3) == {B: [1, 2, 3]}
     assert drained(fetcher, A, B) == {B: [4, 5, 6, 7]}
     assert not fetcher._records
 
