@@ -21,6 +21,7 @@ from streams.config import Config, built_under
 from streams.escalate import Escalate
 from streams.kafka_assess import check_built, end_of, read_changelog, read_committed
 from streams.kafka_intake import ARRIVAL_HEADER
+from streams.kafka_outbox import Outbox
 from streams.logs import log_alert
 from streams.meter import SILENT, Meter
 from streams.stored import KAFKA_MEND, mend, reading
@@ -109,7 +110,8 @@ class KafkaEscalate:
                 self._alerts += self.stage.close()
             elif kind == "grave":
                 signal = msgspec.json.decode(record.value, type=Signal)
-                self._meter.arrived([signal.alert_id], int(dict(record.headers).get(ARRIVAL_HEADER, record.timestamp)))
+                arrival = dict(record.headers).get(ARRIVAL_HEADER) or record.timestamp
+                self._meter.arrived([signal.alert_id], int(arrival))
                 self._alerts += self.stage.grave(signal)
             elif kind == "disposition":
                 routed = msgspec.json.decode(record.value, type=Routed)
@@ -129,15 +131,15 @@ class KafkaEscalate:
         self._alerts = []
         now = datetime.now(UTC)
         row = msgspec.msgpack.encode(_Row(self.stage.snapshot(), self.offset, self._built_under, self._again_until))
+        out = Outbox(self._prefix)
+        for alert in alerts:
+            alert.emitted_at = now
+            out.add("emergency-response", 0, alert.id.encode(), msgspec.json.encode(alert))
+        out.add("escalate-changelog", 0, _STATE, row)
+        if (oversight := self.stage.oversight.snapshot()) is not None:
+            out.add("escalate-changelog", 0, _OVERSIGHT, oversight)
         async with producer.transaction():
-            for alert in alerts:
-                alert.emitted_at = now
-                value, topic = msgspec.json.encode(alert), topic_name(self._prefix, "emergency-response")
-                await producer.send(topic, value, key=alert.id.encode(), partition=0)
-            changelog = topic_name(self._prefix, "escalate-changelog")
-            await producer.send(changelog, row, key=_STATE, partition=0)
-            if (oversight := self.stage.oversight.snapshot()) is not None:
-                await producer.send(changelog, oversight, key=_OVERSIGHT, partition=0)
+            await out.deliver(producer)
             tp = Partition(topic_name(self._prefix, "signals"), 0)
             await producer.send_offsets_to_transaction({tp: self.offset}, self._group)
         self._dirty = False
