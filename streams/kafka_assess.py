@@ -30,6 +30,7 @@ from schemas.topics import topic_name
 from streams.assess import PROGRESS_VERSION, Assess, Progress, Saved, too_late
 from streams.columns import EventColumns
 from streams.config import Config, built_under
+from streams.kafka_outbox import Outbox
 from streams.meter import SILENT, Meter
 from streams.stored import KAFKA_MEND, mend, reading, unpack
 from streams.tally import Tally
@@ -50,6 +51,8 @@ __all__ = [
 
 PROGRESS_KEY = b"progress"
 """Key of a changelog's progress row; every checkpoint writes it last."""
+_IDLE_PAUSES = 10
+"""So many times as long as between other checkpoints an offset waits that has only watermarks below it."""
 _SEGMENT = b"segment-"
 _BASE = b"base-"
 _EFFECTS = b"effects-"
@@ -186,6 +189,8 @@ class KafkaAssess:
         self._sent_through: int | None = None
         self._said_through: int | None = None
         self._dirty = False
+        self._moved = False
+        """Whether the input went on, if only by watermarks that changed nothing."""
         self._checkpointed = time.monotonic()
 
     async def restore(self, client: dict[str, Any]) -> int:
@@ -228,10 +233,11 @@ class KafkaAssess:
                 self._late += too_late(late)
                 self._meter.late(len(late))
                 self._unfolded.append((record.offset, int(columns["arrival"][-1])))
+                self._dirty = True
             for topic, partition, mark, last in keyed.marks:
                 self.stage.watermarks.advance((topic, partition), mark, last)
         self.offset = batch.next_offset
-        self._dirty = True
+        self._moved = True
         self._meter.took("assess", len(batch.records), time.perf_counter() - began)
 
     def close(self, limit: int) -> bool:
@@ -247,9 +253,10 @@ class KafkaAssess:
         return self._said_through is None or tick > self._said_through
 
     def due(self, pause: float) -> bool:
-        """Whether a checkpoint is worth its while."""
-        waited = time.monotonic() - self._checkpointed >= pause
-        return waited and (self._dirty or bool(self._signals) or self.stage.closed_through != self._sent_through)
+        """Whether a checkpoint is worth its while; watermarks that closed no tick never end, and can wait longer."""
+        waited = time.monotonic() - self._checkpointed
+        news = self._dirty or bool(self._signals) or self.stage.closed_through != self._sent_through
+        return waited >= pause if news else self._moved and waited >= _IDLE_PAUSES * pause
 
     def _resume_offset(self) -> int:
         """Offset below the oldest record with an event that still waits."""
@@ -268,68 +275,58 @@ class KafkaAssess:
         signals, self._signals = self._signals, []
         tallies, self._tallies = self._tallies, []
         late, self._late = self._late, []
+        out = Outbox(self._prefix)
         encode = msgspec.json.encode
+        for letter in late:
+            out.add("dead-letters", 0, letter.reason.encode(), encode(letter))
+        told = header("signal", self.partition)
+        for signal in signals:
+            out.add("signals", 0, signal_key(signal), encode(signal), told)
+        told = header("tally", self.partition)
+        for tick, tally in tallies:
+            out.add("signals", 0, b"tally", encode(Told(tick, tally)), told)
+        if through is not None and through != self._sent_through and self._is_news(through):
+            marker = encode(ClosedMarker(self.partition, through))
+            out.add("signals", 0, b"closed", marker, header("closed", self.partition))
+        nbytes = self._add_state(out, saved, resume)
         async with producer.transaction():
-            for letter in late:
-                await self._send(producer, "dead-letters", 0, letter.reason.encode(), encode(letter), [])
-            for signal in signals:
-                await self._send(
-                    producer, "signals", 0, signal_key(signal), encode(signal), header("signal", self.partition)
-                )
-            for tick, tally in tallies:
-                told = encode(Told(tick, tally))
-                await self._send(producer, "signals", 0, b"tally", told, header("tally", self.partition))
-            if through is not None and through != self._sent_through and self._is_news(through):
-                marker = encode(ClosedMarker(self.partition, through))
-                await self._send(producer, "signals", 0, b"closed", marker, header("closed", self.partition))
-            nbytes = await self._send_state(producer, saved, resume)
+            await out.deliver(producer)
             tp = Partition(topic_name(self._prefix, "keyed-events"), self.partition)
             await producer.send_offsets_to_transaction({tp: resume}, self._group)
-        self._sent_through, self._dirty = through, False
+        self._sent_through, self._dirty, self._moved = through, False, False
         self._checkpointed = time.monotonic()
         self._meter.checkpointed("assess", time.perf_counter() - began, nbytes)
         self._meter.refused(late)
         self._meter.assessed(self.partition, self.stage)
 
-    async def _send_state(self, producer: Any, saved: Saved, resume: int) -> int:
-        """Send what is to be stored; returns its bytes."""
+    def _add_state(self, out: Outbox, saved: Saved, resume: int) -> int:
+        """Add what is to be stored; returns its bytes."""
 
-        async def send(key: bytes, value: bytes | None) -> None:
-            await self._send(producer, "assess-changelog", self.partition, key, value, [])
+        def add(key: bytes, value: bytes | None) -> None:
+            out.add("assess-changelog", self.partition, key, value)
 
-        async def pieces(kind: bytes, new: list[bytes], before: int) -> int:
+        def pieces(kind: bytes, new: list[bytes], before: int) -> int:
             for piece, data in enumerate(new):
-                await send(_key(kind, piece), data)
+                add(_key(kind, piece), data)
             for piece in range(len(new), before):
-                await send(_key(kind, piece), None)
+                add(_key(kind, piece), None)
             return len(new)
 
         for last, segment in saved.segments:
-            await send(_key(_SEGMENT, self._segments, last), segment)
+            add(_key(_SEGMENT, self._segments, last), segment)
             self._kept.append((self._segments, last))
             self._segments += 1
         if saved.base is not None:
-            self._pieces = await pieces(_BASE, saved.base, self._pieces)
+            self._pieces = pieces(_BASE, saved.base, self._pieces)
             before = saved.forgotten_before
             gone = [kept for kept in self._kept if before is not None and kept[1] < before]
             for kept in gone:
-                await send(_key(_SEGMENT, *kept), None)
+                add(_key(_SEGMENT, *kept), None)
             self._kept = self._kept[len(gone) :]
         if saved.effects is not None:
-            self._effects = await pieces(_EFFECTS, saved.effects, self._effects)
+            self._effects = pieces(_EFFECTS, saved.effects, self._effects)
         built, said = self._built_under, self._said_through
         row = ProgressRow(saved.progress, resume, self._segments, built, said, self._pieces, self._effects)
         packed = msgspec.msgpack.encode(row)
-        await send(PROGRESS_KEY, packed)
+        add(PROGRESS_KEY, packed)
         return saved.nbytes + len(packed) - len(saved.progress)
-
-    async def _send(
-        self,
-        producer: Any,
-        topic: str,
-        partition: int,
-        key: bytes,
-        value: bytes | None,
-        headers: list[tuple[str, bytes]],
-    ) -> None:
-        await producer.send(topic_name(self._prefix, topic), value, key=key, partition=partition, headers=headers)

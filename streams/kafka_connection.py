@@ -18,7 +18,7 @@ from kafka.net.compat import KafkaNetClient
 from schemas.errors import TocsinError
 from streams.kafka_security import VARIABLE, BrokerAddress, Security
 
-__all__ = ["MAX_RECORD_BYTES", "BrokerError", "Connection"]
+__all__ = ["BATCH_BYTES", "MAX_RECORD_BYTES", "BrokerError", "Connection"]
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 """The largest record of an internal topic: one batch of packed columns."""

@@ -24,6 +24,7 @@ from streams.config import Config, built_under
 from streams.escalate import Escalate
 from streams.kafka_assess import check_built, end_of, read_changelog, read_committed
 from streams.kafka_intake import ARRIVAL_HEADER
+from streams.kafka_outbox import Outbox
 from streams.logs import log_alert
 from streams.meter import SILENT, Meter
 from streams.stored import KAFKA_MEND, mend, reading
@@ -123,7 +124,8 @@ class KafkaEscalate:
                 self._alerts += self.stage.close()
             elif kind == "grave":
                 signal = msgspec.json.decode(record.value, type=Signal)
-                self._meter.arrived([signal.alert_id], int(dict(record.headers).get(ARRIVAL_HEADER, record.timestamp)))
+                arrival = dict(record.headers).get(ARRIVAL_HEADER) or record.timestamp
+                self._meter.arrived([signal.alert_id], int(arrival))
                 self._alerts += self.stage.grave(signal)
             elif kind == "disposition":
                 routed = msgspec.json.decode(record.value, type=Routed)
@@ -142,12 +144,13 @@ class KafkaEscalate:
         alerts = [alert for alert in self._alerts if (alert.id, alert.revision) not in self._written]
         self._alerts = []
         now = datetime.now(UTC)
+        out = Outbox(self._prefix)
+        for alert in alerts:
+            alert.emitted_at = now
+            out.add("emergency-response", 0, alert.id.encode(), msgspec.json.encode(alert))
+        nbytes = self._add_state(out)
         async with producer.transaction():
-            for alert in alerts:
-                alert.emitted_at = now
-                value, topic = msgspec.json.encode(alert), topic_name(self._prefix, "emergency-response")
-                await producer.send(topic, value, key=alert.id.encode(), partition=0)
-            nbytes = await self._send_state(producer)
+            await out.deliver(producer)
             tp = Partition(topic_name(self._prefix, "signals"), 0)
             await producer.send_offsets_to_transaction({tp: self.offset}, self._group)
         self._dirty = False
@@ -158,9 +161,9 @@ class KafkaEscalate:
         for alert in alerts:
             log_alert(alert)
 
-    async def _send_state(self, producer: Any) -> int:
-        """Send what is to be stored; returns its bytes."""
-        topic, snapshot = topic_name(self._prefix, "escalate-changelog"), self.stage.snapshot()
+    def _add_state(self, out: Outbox) -> int:
+        """Add what is to be stored; returns its bytes."""
+        snapshot = self.stage.snapshot()
         first, *others = [snapshot[at : at + _PIECE_BYTES] for at in range(0, len(snapshot), _PIECE_BYTES)]
         row = _Row(first, self.offset, self._built_under, self._again_until, len(others))
         rows: dict[bytes, bytes | None] = {_STATE: msgspec.msgpack.encode(row)}
@@ -169,7 +172,7 @@ class KafkaEscalate:
         if (oversight := self.stage.oversight.snapshot()) is not None:
             rows[_OVERSIGHT] = oversight
         for key, value in rows.items():
-            await producer.send(topic, value, key=key, partition=0)
+            out.add("escalate-changelog", 0, key, value)
         self._pieces = len(others)
         return sum(len(value or b"") for value in rows.values())
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from schemas.topics import topic_name
 from streams.intake import Intake, IntakeResult, route
+from streams.kafka_outbox import Outbox
 from streams.logs import Refusals
 from streams.meter import SILENT, Meter
 from streams.ticks import COMPLETE, Origin
@@ -106,28 +107,18 @@ class KafkaIntake:
 
     async def _send_first(self, result: IntakeResult, producer: Any) -> None:
         encode = msgspec.json.encode
-        sent: list[Awaitable[Any]] = []
+        out = Outbox(self._prefix)
         for letter in result.dead:
-            sent.append(await self._send(producer, "dead-letters", letter.reason.encode(), encode(letter), []))
+            out.add("dead-letters", 0, letter.reason.encode(), encode(letter))
         for signal in result.grave:
             told = [*header("grave"), (ARRIVAL_HEADER, str(result.last_arrival).encode())]
-            sent.append(await self._send(producer, "signals", signal_key(signal), encode(signal), told))
+            out.add("signals", 0, signal_key(signal), encode(signal), told)
         for arrival, disposition in result.dispositions:
             value = encode(Routed(arrival, disposition))
-            key = disposition.alert_id.encode()
-            sent.append(await self._send(producer, "signals", key, value, header("disposition")))
-        if sent:
-            await asyncio.gather(*sent)
+            out.add("signals", 0, disposition.alert_id.encode(), value, header("disposition"))
+        await out.deliver(producer)
         self._meter.refused(result.dead)
         self._refusals.add(result.dead)
-
-    async def _send(
-        self, producer: Any, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
-    ) -> Awaitable[Any]:
-        future: Awaitable[Any] = await producer.send(
-            topic_name(self._prefix, topic), value, key=key, partition=0, headers=headers
-        )
-        return future
 
     async def _send_keyed(self, producer: Any, messages: Mapping[int, Keyed]) -> None:
         topic = topic_name(self._prefix, "keyed-events")

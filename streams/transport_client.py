@@ -26,6 +26,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import MethodQueue
 
+from streams.transport_fetch import fetched
 from streams.transport_ledger import Fetched, RecordBatch, batch_bytes
 
 __all__ = ["ClientThread", "Offsets"]
@@ -131,7 +132,7 @@ class ClientThread(driver.AIOKafkaConsumerThread):
         if client._closed or client._fetcher._closed:
             raise errors.ConsumerStoppedError()
         with client._subscription.fetch_context():
-            drained = await client._fetcher.fetched_records(tps, timeout=POLL_SECONDS, max_records=POLL_RECORDS)
+            drained = await fetched(client._fetcher, tps, POLL_SECONDS, POLL_RECORDS)
         # No await from here on: positions, runs and records must be of the same moment.
         return self._stamp(drained)
 

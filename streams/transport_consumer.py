@@ -258,7 +258,7 @@ class Consumer(driver.Consumer):
             partition=batch.partition,
             offset=batch.first_offset,
             timestamp=batch.records[0].timestamp / 1000.0,
-            timestamp_type=batch.records[0].timestamp_type,
+            timestamp_type=0,
             headers={},
             key=None,
             value=cast(Any, batch),

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from aiokafka.structs import ConsumerRecord
 from faust.types import TP
+
+if TYPE_CHECKING:
+    from streams.decode import Record
 
 __all__ = ["Fetched", "Ledger", "RecordBatch"]
 
@@ -34,8 +37,7 @@ class RecordBatch:
     run
         The stretch of reading that they belong to; each seek begins another.
     records
-        aiokafka's records: ``offset``, ``timestamp`` (ms), ``timestamp_type``, ``key``, ``value``,
-        ``headers``; raw bytes or None. Never empty.
+        ``offset``, ``timestamp`` (ms), ``key``, ``value``, ``headers`` of each; raw bytes or None. Never empty.
     next_offset
         Where reading goes on: past transaction markers and compacted records behind the last record.
     end_offset
@@ -48,7 +50,7 @@ class RecordBatch:
     partition: int
     generation: int
     run: int
-    records: Sequence[ConsumerRecord[bytes | None, bytes | None]]
+    records: Sequence[Record]
     next_offset: int
     end_offset: int | None = None
     nbytes: int = 0
@@ -61,13 +63,12 @@ class RecordBatch:
     @property
     def first_offset(self) -> int:
         """The offset of the first record."""
-        offset: int = self.records[0].offset
-        return offset
+        return self.records[0].offset
 
 
-def batch_bytes(records: Sequence[ConsumerRecord[bytes | None, bytes | None]]) -> int:
+def batch_bytes(records: Sequence[Record]) -> int:
     """Estimate the memory that records hold."""
-    payload: int = sum(r.serialized_key_size + r.serialized_value_size for r in records)
+    payload = sum(len(record.value or b"") for record in records) + sum(len(record.key or b"") for record in records)
     return payload + RECORD_OVERHEAD * len(records)
 
 

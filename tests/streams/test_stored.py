@@ -275,6 +275,21 @@ def test_keyed_events_of_another_version_are_refused_in_one_line(value: bytes, s
     assert "`tocsin state rebuild --broker ...`" in str(caught.value)
 
 
+def test_watermarks_alone_are_checkpointed_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("streams.kafka_assess.time.monotonic", lambda: now)
+    part = KafkaAssess(CONFIG, CATALOGUE, ORIGINS, 3, "g")
+    now += 100
+    assert not part.due(1.0)
+    part = KafkaAssess(CONFIG, CATALOGUE, ORIGINS, 3, "g")
+    marks = msgspec.msgpack.encode([KEYED_VERSION, [(*ORIGINS[0], 5, 5)], None, b""])
+    part.take(RecordBatch("keyed-events", 3, 1, 0, [_Message(marks)], 18, 18, 0))  # type: ignore[list-item]
+    now += 9
+    assert not part.due(1.0)
+    now += 1
+    assert part.due(1.0)
+
+
 # --- events of newer producers -------------------------------------------------------------------------------------
 
 

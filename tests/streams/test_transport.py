@@ -204,7 +204,7 @@ def test_what_was_drained_is_stamped_with_the_run_of_that_moment() -> None:
     def state(position: int | None) -> SimpleNamespace:
         return SimpleNamespace(has_valid_position=position is not None, position=position, lso=99)
 
-    record = SimpleNamespace(offset=40, serialized_key_size=-1, serialized_value_size=3)
+    record = SimpleNamespace(offset=40, key=None, value=b"abc")
     thread = SimpleNamespace(_generation=2, _runs={A: 5, B: 6}, _states=lambda tps: {A: state(44), B: state(None)})
     fetched = ClientThread._stamp(thread, {A: [record], B: [record]})  # type: ignore[arg-type]
     (only,) = fetched.batches
