@@ -48,6 +48,7 @@ class CellStore:
         self._blocks: dict[int, npt.NDArray[np.int32] | npt.NDArray[np.int64]] = {}
         self._first_day: dict[str, int] = {}
         self._wider: list[int] = []
+        self._wider_rows = np.empty(0, np.intp)
         self._oldest: int | None = None
         """The oldest block that is kept; what belongs to an older one is passed over."""
 
@@ -85,7 +86,9 @@ class CellStore:
 
     def wider(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Row of the same product in the next wider region, -1 at the widest."""
-        return np.asarray(self._wider, np.intp)[rows]
+        if len(self._wider_rows) < len(self._wider):
+            self._wider_rows = np.array(self._wider, np.intp)
+        return self._wider_rows[rows]
 
     def first_day(self, branch: str) -> int | None:
         """First day on which the branch has any count."""
@@ -116,7 +119,8 @@ class CellStore:
         block = self._blocks.get(number)
         if block is None or len(block) < rows:
             held = 0 if block is None else len(block)
-            capacity = max(rows, min(len(self.cells), held + held // 2 + 64))
+            # One that grows gets room to spare: rows that nobody has written take no memory yet.
+            capacity = max(rows, len(self.cells) if block is None else held + held // 2 + 64)
             grown = np.zeros((capacity, BLOCK_DAYS, self._fields), self._dtype)
             if block is not None:
                 grown[:held] = block

@@ -25,6 +25,8 @@ from streams.tally import Activity
 
 __all__ = ["OVERFLOW", "AssessState", "Folded", "Names"]
 
+_MANY_CODES = 100_000
+"""So many product codes are remembered with their shards; strangers may think of more."""
 _CHANGE = ("indicator", "leaf", "day", "reporter", "n", "x")
 _FIELDS = {"pass": 2, "injury": 1, "complaint": 1, "accident": 1, "satisfaction": 2, "loss": 2}
 
@@ -63,6 +65,7 @@ class AssessState:
         self._leaf_of: dict[tuple[int, str, str], int] = {}
         self.leaves: list[Leaf] = []
         self._index = LeafIndex()
+        self._shard_of: dict[str, int] = {}
         self._under: dict[tuple[int, int], list[int]] = {}
         self._graves: dict[int, tuple[str, int]] = {}
 
@@ -160,7 +163,13 @@ class AssessState:
 
     def _shards(self, rows: EventColumns) -> npt.NDArray[np.uint8]:
         """Shard of each row's product branch."""
-        table = np.array([shard_of(self._decoder.branch(code)) for code in rows.products] or [0], np.uint8)
+        known = self._shard_of
+        if len(known) > _MANY_CODES:
+            known.clear()
+        for code in rows.products:
+            if code not in known:
+                known[code] = shard_of(self._decoder.branch(code))
+        table = np.array([known[code] for code in rows.products] or [0], np.uint8)
         return np.asarray(table[rows["product"]], np.uint8)
 
     def _taken_back(self, at: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
