@@ -10,7 +10,6 @@ fencing its former owner, reading its changelog, and going on where the last che
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 from collections import defaultdict
@@ -26,6 +25,7 @@ from schemas.catalogue import Catalogue
 from schemas.topics import topic_name
 from streams.config import Config
 from streams.embedded import INPUTS
+from streams.garbage import few_collections
 from streams.intake import Intake
 from streams.kafka_assess import KafkaAssess
 from streams.kafka_connection import BATCH_BYTES
@@ -41,9 +41,6 @@ __all__ = ["KafkaWorker", "Topology"]
 logger = logging.getLogger("tocsin.worker")
 _TICKS_AT_ONCE = 50
 _RESTORES_AT_ONCE = 8
-_COLLECT_AFTER = 50_000
-"""Objects made between two collections of the youngest garbage. A fetch brings tens of thousands, none in a cycle; at
-Python's 700 the collector took a tenth of a worker's CPU."""
 _POLL_SECONDS = 0.5
 _MEASURE_SECONDS = 2.0
 
@@ -328,12 +325,12 @@ class KafkaWorker:
     def run(self, loglevel: str = "WARNING", log_format: LogFormat = "text", told: Sequence[int] = ()) -> None:
         """Run until SIGTERM or SIGINT, also one that came before and stands in ``told``; a failure ends the process
         with status 1."""
-        gc.set_threshold(_COLLECT_AFTER, 10, 10)
         how = JSON_LOGGING if log_format == "json" else None
         worker = _Process(self.app, loglevel=loglevel, quiet=True, redirect_stdouts=False, logging_config=how)
         worker.told = told
         worker.spinner = None  # it would write a terminal's control characters to wherever standard output goes
-        worker.execute_from_commandline()
+        with few_collections():
+            worker.execute_from_commandline()
 
 
 _SENDING: dict[str, Any] = {

@@ -7,7 +7,6 @@ live run did (see :mod:`streams.outputs` for the form in which they compare).
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +21,7 @@ from streams import datadir
 from streams import keeper as keeping
 from streams.config import Config, built_under
 from streams.embedded import INPUTS, Pipeline, Step
+from streams.garbage import few_collections
 from streams.keeper import Keeper, Plan
 from streams.log import SqliteLog
 from streams.medium import EmbeddedMedium, Medium
@@ -250,18 +250,6 @@ def _spooled_steps(
             pipeline.offer(origin, piece.result, piece.count)
         pipeline.close()
         yield pipeline.take()
-
-
-@contextmanager
-def few_collections() -> Iterator[None]:
-    """Let the garbage collector run seldom: it walks every record that is held, again and again (0.6 us for each), and
-    finds nothing, for records and events form no cycles."""
-    before = gc.get_threshold()
-    gc.set_threshold(200_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @contextmanager

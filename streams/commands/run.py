@@ -154,6 +154,7 @@ def _cells(texts: tuple[str, ...], catalogue: Catalogue) -> list[tuple[str, str]
 
 def _embedded(place: Place, config: Config, until_end: bool, batch: int, lang: Lang, watch: _Watch) -> None:
     from streams.embedded import EmbeddedRuntime
+    from streams.garbage import few_collections
     from streams.log import SqliteLog
     from streams.logs import Refusals, log_alert
 
@@ -168,7 +169,7 @@ def _embedded(place: Place, config: Config, until_end: bool, batch: int, lang: L
     console = None if as_json else next((one for one in (out(), err()) if one.is_terminal), None)
     try:
         log.lock()
-        with served, link, status_line(console) as show, _on_signals(stopped):
+        with served, link, status_line(console) as show, _on_signals(stopped), few_collections():
             printer = out() if console is None or not out().is_terminal else console
 
             def on_step(step: Step) -> None:

@@ -157,9 +157,10 @@ def of_log(folder: str) -> Figures:
 def replayed(medium: Any, out: Path, before: float) -> Figures:
     """Read and decode alone, then replay whole; ``before`` seconds went into making the medium."""
     from streams.embedded import INPUTS
+    from streams.garbage import few_collections
     from streams.intake import Intake
     from streams.reading import Stretch, reading
-    from streams.replay import few_collections, prepare, replay
+    from streams.replay import prepare, replay
     from streams.ticks import COMPLETE
 
     config = settings()
