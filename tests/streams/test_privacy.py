@@ -19,7 +19,7 @@ from streams.decode import EventDecoder
 from streams.intake import Intake
 from streams.logs import JsonFormatter, Refusals
 from streams.privacy import GuardedDecoder, personal_field, redacted
-from streams.publish import EventJudge, _judged, _letter, read_candidates
+from streams.publish import EventJudge, _letter, judged, read_candidates
 
 CONFIG = settings_with()
 INTAKE = Intake(CONFIG, CONFIG.load_catalogue())
@@ -200,7 +200,7 @@ def test_redaction_is_bounded_and_never_fails() -> None:
 def letters_of_file(path: Path, topic: str) -> list[DeadLetter]:
     judge = EventJudge(CONFIG, CONFIG.load_catalogue(), kind_of_topic(topic))
     rows = read_candidates(str(path), topic)
-    refused = [one for batch in rows for one in _judged(batch, judge)[1]]
+    refused = [one for batch in rows for one in judged(batch, judge)[1]]
     return [
         msgspec.json.decode(_letter(topic, kind_of_topic(topic), one).value or b"", type=DeadLetter) for one in refused
     ]
