@@ -22,6 +22,7 @@ from tests.benchmarks.against_peers import against_peers
 from tests.benchmarks.against_r import against_r
 from tests.benchmarks.board import board
 from tests.benchmarks.false_alarms import FALSE_ALARMS
+from tests.benchmarks.latency import latency_under_load
 from tests.benchmarks.rates import BENCHMARKS as RATES
 from tests.benchmarks.rates import Figures, Setting
 from tests.benchmarks.real_data import REAL_DATA
@@ -37,7 +38,15 @@ ONCE = {
     "peers": against_peers, "replay": replays, "scaling": scaling, "ticks": ticks,
 }  # fmt: skip
 """What chance and the data decide, not the machine: taking it again gives the same. Or what has rounds of its own."""
-BENCHMARKS = {**RATES, "board": board, "against-r": against_r, "restore": restore, **SCANS, **ONCE}
+BENCHMARKS = {
+    **RATES,
+    "latency-under-load": latency_under_load,
+    "board": board,
+    "against-r": against_r,
+    "restore": restore,
+    **SCANS,
+    **ONCE,
+}
 
 
 def main() -> int:
