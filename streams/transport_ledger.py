@@ -68,7 +68,8 @@ class RecordBatch:
 
 def batch_bytes(records: Sequence[Record]) -> int:
     """Estimate the memory that records hold."""
-    payload = sum(len(record.value or b"") for record in records) + sum(len(record.key or b"") for record in records)
+    values, keys = [record.value for record in records], [record.key for record in records]
+    payload = sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys)))
     return payload + RECORD_OVERHEAD * len(records)
 
 

@@ -119,7 +119,7 @@ class Load(threading.Thread):
 
     def __init__(self, bootstrap: str, topic: str, rate: int, seconds: float) -> None:
         super().__init__(daemon=True)
-        self._bootstrap, self._topic = bootstrap, topic
+        self._server, self._topic = bootstrap, topic
         self._each = int(rate * SLICE) // PARTITIONS
         self._slices = int(seconds / SLICE)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -153,7 +153,7 @@ class Load(threading.Thread):
     async def _send(self) -> None:
         from aiokafka import AIOKafkaProducer
 
-        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks=1, max_batch_size=1 << 20)
+        producer = AIOKafkaProducer(bootstrap_servers=self._server, acks=1, max_batch_size=1 << 20)
         await producer.start()
         began = time.monotonic()
         waiting: list[Any] = []
