@@ -33,7 +33,7 @@ from tests.ports import free_port
 NEW_YEAR = 1_704_038_400_000
 CODES = ("F0101", "F0102", "A0101", "N0101", "L0101", "T0701")
 REGIONS = ("120101", "120102", "120103", "120104", "120105", "120106")
-BURST = 1_000_000 if LONG else 30_000
+BURST = 1_000_000 if LONG else 200_000
 NAMES = 1_000_000 if LONG else 20_000
 MB = 1 << 20
 SUSTAINED = 800
@@ -200,7 +200,7 @@ def test_a_burst_shows_as_lag_takes_bounded_memory_and_is_worked_off(sites: Any)
             f"{site.watch.lag:,.0f} records, memory {site.watch.at_rest / MB:.0f} MB at rest, "
             f"+{told[name] / MB:.0f} MB at its peak"
         )
-        assert site.watch.lag > 0.2 * sent
+        assert site.watch.lag > 0.05 * sent  # what a look ten times a second may catch of it
         assert site.watch.seen["tocsin_state_rows"] == sent
         # What is held of an event, at most twice (arrays grow by copying), and what a batch and a checkpoint take.
         assert told[name] < 60 * MB + 600 * sent
