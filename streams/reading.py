@@ -22,7 +22,7 @@ from streams.slices import Slice, Sliced
 from streams.ticks import Origin
 from streams.trials import Record
 
-__all__ = ["Crew", "Stretch", "Taken", "reading"]
+__all__ = ["Crew", "Readers", "Stretch", "Taken", "reading"]
 
 _AHEAD: Final = 2
 """Pieces of a partition that are asked for before they are needed."""
@@ -58,6 +58,7 @@ class Crew:
 
 
 Readers = dict[Origin, Iterator[Taken]]
+"""What is read of each partition, piece by piece."""
 
 
 @contextmanager

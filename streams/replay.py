@@ -17,6 +17,7 @@ from typing import Final
 from schemas.alerts import Alert
 from schemas.catalogue import Catalogue
 from schemas.errors import TocsinError
+from schemas.topics import partitions_of
 from streams import datadir
 from streams import keeper as keeping
 from streams.config import Config, built_under
@@ -26,7 +27,7 @@ from streams.keeper import Keeper, Plan
 from streams.log import SqliteLog
 from streams.medium import EmbeddedMedium, Medium
 from streams.outputs import SignalFiles, explained, write_alerts
-from streams.reading import Crew, Stretch, reading
+from streams.reading import Crew, Readers, Stretch, reading
 from streams.slices import Slice, Sliced
 from streams.spool import Spool
 from streams.ticks import COMPLETE, Calendar, Origin
@@ -95,27 +96,35 @@ def steps(
         for origin, end in ends.items()
         if end > begun.get(origin, 0)
     }
-    for origin in ends:
-        if origin not in stretches:
-            pipeline.mark(origin, last_mark)
     with few_collections(), reading(medium, pipeline.intake, stretches, batch, config, crew) as readers:
-        while readers:
-            origin = pipeline.assess.watermarks.slowest(tuple(readers))
-            taken = next(readers[origin], None)
-            nexts: dict[Origin, int] = {}
-            if taken is None:
-                del readers[origin]
-                pipeline.mark(origin, last_mark)
-            else:
-                nexts[origin] = taken.following
-                pipeline.offer(origin, taken.result, taken.records)
-                if taken.again:  # all that they brought before the checkpoint is kept
-                    pipeline.take()
-            pipeline.close()
-            step = pipeline.take()
+        for step, nexts in _met(pipeline, readers, tuple(ends), last_mark):
             if keeper is not None:
                 keeper.took(pipeline, step, nexts)
             yield step
+
+
+def _met(
+    pipeline: Pipeline, readers: Readers, origins: tuple[Origin, ...], last_mark: int
+) -> Iterator[tuple[Step, dict[Origin, int]]]:
+    """Let what the readers give meet, slowest partition first, and close what can be closed after each piece: what that
+    brought, and where its partition goes on. A partition that is exhausted, or has no reader, is marked as passed."""
+    for origin in origins:
+        if origin not in readers:
+            pipeline.mark(origin, last_mark)
+    while readers:
+        origin = pipeline.assess.watermarks.slowest(tuple(readers))
+        taken = next(readers[origin], None)
+        nexts: dict[Origin, int] = {}
+        if taken is None:
+            del readers[origin]
+            pipeline.mark(origin, last_mark)
+        else:
+            nexts[origin] = taken.following
+            pipeline.offer(origin, taken.result, taken.records)
+            if taken.again:  # all that they brought before the checkpoint is kept
+                pipeline.take()
+        pipeline.close()
+        yield pipeline.take(), nexts
 
 
 def prepare(folder: Path, config: Config, *, resume: bool = False) -> None:
@@ -199,7 +208,6 @@ def replay(
 
 def replay_spool(
     spool: Spool,
-    origins: tuple[Origin, ...],
     config: Config,
     catalogue: Catalogue,
     folder: Path,
@@ -211,14 +219,16 @@ def replay_spool(
 
     Parameters
     ----------
-    origins
-        All partitions of the inputs.
     until
         Where the record ends; ticks that had ended by then are closed.
     """
     outcome = Outcome(dead=spool.refused)
+    count = config.partitions
+    origins = tuple(sorted((topic, part) for topic in INPUTS for part in range(partitions_of(topic, count))))
+    pipeline = Pipeline(config, catalogue, origins)
+    readers = {origin: spool.read(origin) for origin in spool.origins()}
     with SignalFiles([folder / "signals.ndjson", folder / "signals.parquet"]) as files:
-        for step in _spooled_steps(spool, origins, config, catalogue, until):
+        for step, _ in _met(pipeline, readers, origins, COMPLETE if until is None else until):
             files.add(step.signals)
             outcome.alerts += step.alerts
             outcome.events += step.events
@@ -229,27 +239,6 @@ def replay_spool(
     outcome.signals = files.count
     write_alerts(folder / "alerts.ndjson", outcome.alerts)
     return outcome
-
-
-def _spooled_steps(
-    spool: Spool, origins: tuple[Origin, ...], config: Config, catalogue: Catalogue, until: int | None
-) -> Iterator[Step]:
-    pipeline = Pipeline(config, catalogue, origins)
-    last_mark = COMPLETE if until is None else until
-    readers = {origin: spool.read(origin) for origin in spool.origins()}
-    for origin in origins:
-        if origin not in readers:
-            pipeline.mark(origin, last_mark)
-    while readers:
-        origin = pipeline.assess.watermarks.slowest(tuple(readers))
-        piece = next(readers[origin], None)
-        if piece is None:
-            del readers[origin]
-            pipeline.mark(origin, last_mark)
-        else:
-            pipeline.offer(origin, piece.result, piece.count)
-        pipeline.close()
-        yield pipeline.take()
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from streams.columnar import PlainRows, TableIntake
 from streams.columns import LONGEST_DELAY, EventColumns, concatenate
 from streams.config import Config
 from streams.conversion import missing_columns
-from streams.embedded import INPUTS
 from streams.importers import Converter, Progress, native_mapping
 from streams.intake import Intake, IntakeResult
 from streams.log import LogRecord, partition_for
@@ -34,25 +33,18 @@ from streams.mapping import Mapping
 from streams.medium import Outgoing
 from streams.outputs import explained
 from streams.publish import DISPOSITIONS, Candidate, DispositionJudge, EventJudge, Judge, Tally, judged, read_candidates
+from streams.reading import Taken
 from streams.row_readers import Chunk, header_of, read_rows, sniff_format
 from streams.slices import Slice
 from streams.ticks import COMPLETE, MS_PER_DAY, Calendar, Origin
 
-__all__ = ["FileIntake", "Piece", "Spool"]
+__all__ = ["FileIntake", "Spool"]
 
 _IN_MEMORY: Final = 64 << 20
 _SINGLE_ROWS: Final = 8_192
 """Rows that go their own way are converted so many at a time."""
 
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Consecutive records of one partition: how many there are, and what intake made of them."""
-
-    count: int
-    result: IntakeResult
 
 
 @dataclass(slots=True)
@@ -63,6 +55,7 @@ class _Stored:
     start: int
     size: int
     last_arrival: int
+    following: int
     grave: list[Signal]
     dispositions: list[tuple[int, Disposition]]
 
@@ -96,7 +89,9 @@ class Spool:
         with explained(self._folder):
             self._file.seek(self._end)
             self._file.write(data)
-        stored = _Stored(count, self._end, len(data), result.last_arrival, result.grave, result.dispositions)
+        stored = _Stored(
+            count, self._end, len(data), result.last_arrival, result.next_offset, result.grave, result.dispositions
+        )
         self._pieces.setdefault(result.origin, []).append(stored)
         self._end += len(data)
         self.records += count
@@ -106,16 +101,16 @@ class Spool:
         """The partitions that hold anything."""
         return sorted(self._pieces)
 
-    def read(self, origin: Origin) -> Iterator[Piece]:
+    def read(self, origin: Origin) -> Iterator[Taken]:
         """The pieces of a partition."""
         for one in self._pieces.get(origin, ()):
             self._file.seek(one.start)
             columns = EventColumns.unpack(self._file.read(one.size)) if one.size else EventColumns.empty()
             nothing = np.empty(0, np.int32)
             result = IntakeResult(
-                origin, columns, nothing, [], one.grave, one.dispositions, one.last_arrival, next_offset=0
+                origin, columns, nothing, [], one.grave, one.dispositions, one.last_arrival, one.following
             )
-            yield Piece(one.count, result)
+            yield Taken(result, one.count, again=False, following=one.following)
 
 
 class FileIntake:
@@ -140,11 +135,6 @@ class FileIntake:
         self._next: dict[Origin, int] = {}
         self._running: dict[Origin, int] = {}
         self.tally = Tally()
-
-    def every_origin(self) -> tuple[Origin, ...]:
-        """All partitions of all inputs, in order."""
-        count = self._config.partitions
-        return tuple(sorted((topic, part) for topic in INPUTS for part in range(partitions_of(topic, count))))
 
     def load(self, topic: str, file: str, mapping: Mapping | None = None, progress: Progress | None = None) -> None:
         """Take the rows of a file for one topic.
@@ -257,7 +247,7 @@ class FileIntake:
             if both is not columns:
                 both = both.take(np.argsort(both["offset"], kind="stable"))
             result.columns = both.trimmed()
-        result.last_arrival = int(arrivals[-1])
+        result.last_arrival, result.next_offset = int(arrivals[-1]), int(offsets[-1]) + 1
         self._spool.add(result, len(rows), refused)
 
     def _placed(self, origin: Origin, times: Ints) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:

@@ -183,9 +183,7 @@ def _of_files(
         intake = FileIntake(config, catalogue, spool, part)
         load(intake, catalogue, files, mapping)
         with bar("replay") as progress:
-            return replay_spool(
-                spool, intake.every_origin(), config, catalogue, out, until=part.until, progress=_rated(progress)
-            )  # fmt: skip
+            return replay_spool(spool, config, catalogue, out, until=part.until, progress=_rated(progress))
 
 
 def _crew(place: Place, config: Config, medium: Medium, part: Slice, jobs: int | None) -> Crew | None:

@@ -131,7 +131,7 @@ def of_table(folder: str) -> Figures:
         intake = FileIntake(config, catalogue, spool, Slice())
         intake.load(TOPIC, str(Path(folder) / "events.parquet"))
         reading = time.process_time() - began
-        outcome = replay_spool(spool, intake.every_origin(), config, catalogue, out)
+        outcome = replay_spool(spool, config, catalogue, out)
     return told(outcome.events, reading, time.process_time() - began)
 
 

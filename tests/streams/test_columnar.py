@@ -83,7 +83,7 @@ def by_columns(config: Config, files: list[tuple[str, str]], folder: Path, part:
         for origin in spool.origins():
             count, rows, graves, held, last = 0, [], [], [], 0
             for piece in spool.read(origin):
-                count += piece.count
+                count += piece.records
                 rows += told(piece.result.columns)
                 graves += [(signal.alert_id, signal.level) for signal in piece.result.grave]
                 held += [(grave.alert_id, grave.level) for grave in piece.result.columns.graves]
