@@ -20,6 +20,7 @@ from schemas.errors import Rejection
 __all__ = [
     "EVENT_TYPES",
     "KINDS",
+    "REPORTERS",
     "TOPICS",
     "Accident",
     "Complaint",
@@ -183,6 +184,16 @@ EVENT_TYPES: dict[Kind, type[AnyEvent]] = {
 }
 KINDS: tuple[Kind, ...] = tuple(EVENT_TYPES)
 """The kinds in their one stated order; a kind's number is its place here."""
+
+REPORTERS: dict[Kind, str] = {
+    "inspection": "lab",
+    "injury": "site",
+    "complaint": "channel",
+    "accident": "authority",
+    "survey": "surveyor",
+    "loss": "source",
+}
+"""The field of each kind that says who speaks."""
 
 TOPICS: dict[Kind, str] = {
     "inspection": "inspections",

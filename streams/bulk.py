@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from schemas.events import EVENT_TYPES, KINDS, Kind
+from schemas.events import EVENT_TYPES, KINDS, REPORTERS, Kind
 from schemas.personal import FREE_TEXT, PERSONAL_KINDS, has_personal_number
 from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns
 from streams.decode import LAST_MS, EventDecoder, Record, kind_in
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from schemas.severity import Severity
     from streams.config import Config
 
-__all__ = ["BULK_KINDS", "LEAST", "REPORTERS", "Bulk", "Taken"]
+__all__ = ["BULK_KINDS", "LEAST", "Bulk", "Taken"]
 
-REPORTERS: Final[dict[Kind, str]] = {"inspection": "lab", "injury": "site", "complaint": "channel"}
-"""The kinds that come in bulk, and the field of each that says who speaks."""
-BULK_KINDS: Final = frozenset(REPORTERS)
+BULK_KINDS: Final[frozenset[Kind]] = frozenset({"inspection", "injury", "complaint"})
 LEAST: Final = 16
 """Fewer records than this are taken one by one: arrays cost more than they spare (they break even at 12 to 16)."""
 _conforms = attrgetter("conforming")

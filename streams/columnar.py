@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.events import KINDS, Kind
+from schemas.events import KINDS, REPORTERS, Kind
 from streams.columns import COLUMN_TYPES, WITHDRAWN, EventColumns
 from streams.decode import LAST_MS, EventDecoder
 from streams.distinct import ABSENT, Numbers, distinct_of, numbers_of, simple_ids, times_of
@@ -36,10 +36,6 @@ __all__ = ["LEAST_BYTES", "PlainRows", "TableIntake"]
 LEAST_BYTES: Final = 131_072
 """A deployment that takes no records of so many bytes (``intake.max_record_bytes``) has every row's JSON measured:
 the longest that is vouched for here is shorter."""
-_REPORTERS: Final[dict[Kind, str]] = {
-    "inspection": "lab", "injury": "site", "complaint": "channel", "accident": "authority", "survey": "surveyor",
-    "loss": "source",
-}  # fmt: skip
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -163,7 +159,7 @@ class TableIntake:
         columns["severity"] = self._severities(codes, counts, withdrawn, good)
         rows = np.flatnonzero(good)
         columns = {name: column[rows] for name, column in columns.items()}
-        for name, field in (("product", "product"), ("region", "region"), ("reporter", _REPORTERS[kind])):
+        for name, field in (("product", "product"), ("region", "region"), ("reporter", REPORTERS[kind])):
             columns[name] = codes[field][rows]
         hazard = self._fields["injury"].values if kind == "injury" else []
         columns["hazard"] = codes["injury"][rows] if kind == "injury" else np.full(len(rows), -1, np.int32)
@@ -175,7 +171,7 @@ class TableIntake:
         for name in ("arrival", "offset", "origin", "delay"):
             columns[name] = np.zeros(len(rows), np.int64)
         typed = {name: columns[name].astype(dtype, copy=False) for name, dtype in COLUMN_TYPES.items()}
-        values = [self._fields[name].values for name in ("product", "region", _REPORTERS[kind])]
+        values = [self._fields[name].values for name in ("product", "region", REPORTERS[kind])]
         events = EventColumns(typed, values[0], values[1], traces, [], [], values[2], hazard)
         return PlainRows(rows, reported[rows], since[rows], events)
 
@@ -236,7 +232,7 @@ class TableIntake:
         counted = np.flatnonzero(x)
         if self._kind in ("survey", "loss") or not len(counted):
             return found, []
-        names = (_REPORTERS[self._kind], "producer", "batch", "gtin")
+        names = (REPORTERS[self._kind], "producer", "batch", "gtin")
         behind = [codes[name][rows[counted]] for name in names]
         texts = [[*self._fields[name].values, None] for name in names]
         first, found[counted] = _numbered(behind, [len(values) for values in texts])

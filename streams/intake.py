@@ -21,7 +21,7 @@ import numpy.typing as npt
 from schemas.alerts import DeadLetter, Disposition, Signal
 from schemas.catalogue import Catalogue
 from schemas.errors import Rejection
-from schemas.events import KINDS, Accident, AnyEvent, Complaint, Injury, Inspection, Kind, QualityLoss, Survey
+from schemas.events import EVENT_TYPES, KINDS, REPORTERS, AnyEvent, Injury, Inspection, Kind, QualityLoss, Survey
 from schemas.personal import PERSONAL_KINDS
 from schemas.severity import Severity
 from schemas.topics import kind_of_topic
@@ -325,15 +325,8 @@ def _reporter(event: AnyEvent) -> str:
 
 def reporter(event: AnyEvent) -> tuple[str, str]:
     """Who speaks of an event, and the field that says so: its lab, site, channel, authority, surveyor or source."""
-    if isinstance(event, Inspection):
-        return "lab", event.lab
-    if isinstance(event, Injury):
-        return "site", event.site
-    if isinstance(event, Complaint):
-        return "channel", event.channel
-    if isinstance(event, Accident):
-        return "authority", event.authority
-    return ("surveyor", event.surveyor) if isinstance(event, Survey) else ("source", event.source)
+    field = next(field for kind, field in REPORTERS.items() if isinstance(event, EVENT_TYPES[kind]))
+    return field, getattr(event, field)
 
 
 def shard_of(branch: str) -> int:
