@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from column_rows import told
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from schemas.codes import gtin_with_check
 from schemas.events import EVENT_TYPES, KINDS, TOPICS, Inspection
 from streams import intake as intake_module
 from streams.bulk import BULK_KINDS
-from streams.columns import COLUMN_TYPES, TABLES, EventColumns
 from streams.config import Config
 from streams.intake import Intake, IntakeResult
 from streams.lean import TOGETHER, LeanDecoder, with_patterns, without_patterns
@@ -54,19 +54,8 @@ def both(
         return many.process((topic, 0), records, running_max), one_by_one
 
 
-def rows(columns: EventColumns) -> list[tuple[Any, ...]]:
-    """Each row with its texts in the place of their numbers."""
-    assert {name: columns[name].dtype for name in COLUMN_TYPES} == COLUMN_TYPES
-    said = {name: columns[name].tolist() for name in COLUMN_TYPES}
-    for name, table in TABLES:
-        texts = getattr(columns, table)
-        assert len(set(texts)) == len(texts)
-        said[name] = [texts[code] if code >= 0 else None for code in said[name]]
-    return list(zip(*said.values(), strict=True))
-
-
 def assert_same(many: IntakeResult, single: IntakeResult) -> None:
-    assert rows(many.columns) == rows(single.columns)
+    assert told(many.columns) == told(single.columns)
     assert many.columns.graves == single.columns.graves
     assert many.shards.tolist() == single.shards.tolist()
     for field in dataclasses.fields(IntakeResult):

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from benchmarks.real_data import DATA
 from builders import DAY, START, body, iso, settings_with
+from column_rows import told
 from small_world import accident, fails, inspections, invoke, succeeds, write_ndjson
 
 from schemas.events import TOPICS
 from schemas.topics import kind_of_topic
 from streams.columnar import TableIntake
-from streams.columns import COLUMN_TYPES, TABLES, EventColumns
 from streams.commands.record import fill, load
 from streams.config import Config
 from streams.embedded import INPUTS
@@ -40,17 +40,6 @@ Row = dict[str, Any]
 
 
 # --- two ways ------------------------------------------------------------------------------------------------------
-
-
-def told(columns: EventColumns) -> list[tuple[Any, ...]]:
-    """Each row with its texts in the place of their numbers."""
-    assert {name: columns[name].dtype for name in COLUMN_TYPES} == COLUMN_TYPES
-    said = {name: columns[name].tolist() for name in COLUMN_TYPES}
-    for name, table in TABLES:
-        texts = getattr(columns, table)
-        assert len(set(texts)) == len(texts)
-        said[name] = [texts[code] if code >= 0 else None for code in said[name]]
-    return list(zip(*said.values(), strict=True))
 
 
 def by_a_log(config: Config, files: list[tuple[str, str]], folder: Path, part: Slice = WHOLE) -> dict[Any, Any]:
