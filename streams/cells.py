@@ -67,10 +67,6 @@ class CellStore:
         """Rows of a leaf and all its ancestors (made where new): product path x region path, leaf last."""
         return [self._row((p, r), product[0], region, depth) for p in product for depth, r in enumerate(region)]
 
-    def row_in(self, branch: str, cell: Cell) -> int:
-        """Row of a cell that lies in a branch and below nothing else (made where new)."""
-        return self._row(cell, branch, (), 0)
-
     def _row(self, cell: Cell, branch: str, region: Sequence[str], depth: int) -> int:
         row = self._rows.get(cell)
         if row is None:

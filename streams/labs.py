@@ -9,7 +9,7 @@ of their labs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
@@ -173,13 +173,10 @@ class LabSheet:
         number[table.pair_of] = pairs[table.order]
         self._effect[number] = np.round(fit_labs(table).pair_log_odds, 4)
 
-    def severity(self, leaves: Iterable[int], first_day: int, last_day: int) -> float:
-        """How many times the failures of its peers the labs find that tested some leaf cells, in the weeks from one day
-        through another: the mean over the items tested, 1 where nothing is known."""
-        return float(self.severities([list(leaves)], first_day, last_day)[0])
-
     def severities(self, cells: Sequence[Sequence[int]], first_day: int, last_day: int) -> Floats:
-        """The severity of the labs in each of several sets of leaf cells, ``[cells]``."""
+        """How many times the failures of their peers the labs find that tested some leaf cells, for each of several
+        sets of them, ``[cells]``: the mean over the items tested from the week of one day through that of another, 1
+        where nothing is known."""
         out = np.ones(len(cells))
         if not self._compared:
             return out

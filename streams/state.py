@@ -23,7 +23,7 @@ from streams.ledger import Ledger, winners
 from streams.names import OVERFLOW, Names
 from streams.tally import Activity
 
-__all__ = ["OVERFLOW", "AssessState", "Folded", "Names"]
+__all__ = ["OVERFLOW", "AssessState", "Folded"]
 
 _MANY_CODES = 100_000
 """So many product codes are remembered with their shards; strangers may think of more."""
@@ -77,11 +77,6 @@ class AssessState:
     def leaves_under(self, indicator: int, row: int) -> list[int]:
         """Numbers of the leaves that a cell sums."""
         return self._under[indicator, row]
-
-    def position(self, indicator: int, row: int, leaf: int) -> tuple[int, int]:
-        """Depth (product, region) of a cell on the way to one of its leaves."""
-        place = int(np.flatnonzero(self.leaves[leaf].rows == row)[0])
-        return divmod(place, self.leaves[leaf].regions)
 
     def known(self, rows: EventColumns) -> npt.NDArray[np.bool_]:
         """Which rows add nothing to what is held: held already, or superseded by a correction."""

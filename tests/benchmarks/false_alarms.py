@@ -122,7 +122,7 @@ def year_of_counts(counts: Ints, watched: int, config: Config = DEFAULTS) -> Yea
     first = weeks - YEAR_WEEKS - watched
     store = CellStore(1)
     for row in range(len(counts)):
-        store.row_in(f"c{row}", (f"c{row}", "r"))
+        store.rows_for((f"c{row}",), ("r",))
         store.note_day(f"c{row}", MONDAY + 7 * first)
     row_of, week_of = np.nonzero(counts)
     keep = week_of >= first

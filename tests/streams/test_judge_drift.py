@@ -18,7 +18,7 @@ def filled(values: np.ndarray, every: int = 1) -> tuple[CellStore, np.ndarray, i
     """A store with one cell a row of ``values`` [cells, periods, 2]; each period's sums stand on its tenth day."""
     store = CellStore(2)
     cells, periods, _ = values.shape
-    rows = np.array([store.row_in(f"b{n}", (f"p{n}", "r")) for n in range(cells)], np.intp)
+    rows = np.array([store.rows_for((f"p{n}",), ("r",))[0] for n in range(cells)], np.intp)
     for period in range(0, periods, every):
         day = np.full(cells, START + period * PERIOD_DAYS + 10, np.int32)
         store.fold(rows, day, values[:, period].astype(np.int64))

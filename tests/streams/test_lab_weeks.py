@@ -113,7 +113,7 @@ def test_what_is_stored_has_the_form_of_a_cell_store_and_comes_back(batches: lis
     pairs, weeks, plain = folded(batches)
     cells = CellStore(2)
     for leaf, lab in plain.pairs:
-        cells.row_in("", (str(leaf), str(lab)))
+        cells.rows_for((str(leaf),), (str(lab),))
     for events in batches:
         rows = np.array([plain.pairs[event[:2]] for event in events], np.intp)
         columns = np.array(events, np.int64)

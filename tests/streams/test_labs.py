@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_effects_that_nobody_asks_for_are_not_worked_out_and_drift_is_the_same()
     assert made.effects()
     assert made.compare(rules=LabRules(window_weeks=4, history_weeks=20, adjust=False)) == expected
     assert made.sheet.pack() == []
-    assert made.sheet.severity([0, 1], MONDAY - 28, MONDAY) == 1.0
+    assert severity(made.sheet, [0, 1], MONDAY - 28, MONDAY) == 1.0
 
 
 def test_whether_there_will_be_something_to_compare_is_known_beforehand() -> None:
@@ -246,17 +247,22 @@ def test_how_many_groups_are_compared_together_does_not_show(part: int, monkeypa
     assert len(tables) == {1: 7, 60: 3 + 1, 500: 1 + 1}[part]
 
 
+def severity(sheet: LabSheet, leaves: Iterable[int], first_day: int, last_day: int) -> float:
+    """The severity of the labs in one set of cells."""
+    return float(sheet.severities([list(leaves)], first_day, last_day)[0])
+
+
 def test_effects_come_back_with_a_restart_and_what_was_folded_with_the_ledger() -> None:
     rows = samples(severe="lab-2", times=2.6)
     made = sheet_of(rows)
     made.compare()
     fresh = sheet_of(rows)
-    assert fresh.sheet.severity([0, 1], MONDAY - 28, MONDAY) == 1.0
+    assert severity(fresh.sheet, [0, 1], MONDAY - 28, MONDAY) == 1.0
     fresh.sheet.unpack(made.sheet.pack())
     assert fresh.sheet.pack() == made.sheet.pack()
     for leaves in ([0], [2, 3], range(6)):
-        before = made.sheet.severity(leaves, MONDAY - 28, MONDAY)
-        assert fresh.sheet.severity(leaves, MONDAY - 28, MONDAY) == before
+        before = severity(made.sheet, leaves, MONDAY - 28, MONDAY)
+        assert severity(fresh.sheet, leaves, MONDAY - 28, MONDAY) == before
 
 
 def test_severity_is_the_mean_over_the_items_tested() -> None:
@@ -267,10 +273,10 @@ def test_severity_is_the_mean_over_the_items_tested() -> None:
     effects, sheet = made.effects(), made.sheet
     last = MONDAY - 1
     by_hand = np.mean([np.exp(effects.get(("G0", 0, lab), 0.0)) for lab in LABS])
-    assert sheet.severity([0], last - 27, last) == pytest.approx(by_hand)
+    assert severity(sheet, [0], last - 27, last) == pytest.approx(by_hand)
     assert np.exp(effects["G0", 0, "lab-5"]) > 2
-    assert sheet.severity([], last - 27, last) == sheet.severity([99], last - 27, last) == 1.0
-    assert sheet.severity([0], last + 700, last + 800) == 1.0
+    assert severity(sheet, [], last - 27, last) == severity(sheet, [99], last - 27, last) == 1.0
+    assert severity(sheet, [0], last + 700, last + 800) == 1.0
 
 
 def test_severities_of_many_cells_are_those_of_each() -> None:
@@ -278,7 +284,7 @@ def test_severities_of_many_cells_are_those_of_each() -> None:
     made.compare()
     cells = [[0], [], [5, 2], [99], [0, 1, 2, 3, 4, 5], [2, 5], [0]]
     for first in (MONDAY - 28, MONDAY - 150, MONDAY + 70):
-        each = [made.sheet.severity(leaves, first, MONDAY - 1) for leaves in cells]
+        each = [severity(made.sheet, leaves, first, MONDAY - 1) for leaves in cells]
         assert made.sheet.severities(cells, first, MONDAY - 1).tolist() == each
         assert each[2] == each[5]
     assert made.sheet.severities([], MONDAY - 28, MONDAY).tolist() == []

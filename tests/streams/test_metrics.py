@@ -270,7 +270,7 @@ def test_a_hundred_thousand_cells_and_hostile_codes_make_a_small_page_that_can_b
     assess = Assess(CONFIG, CATALOGUE, tuple((topic, 0) for topic in INPUTS))
     store = assess.state.stores["pass"]
     cells = [*named, *((f"P{number}", f"R{number % 16}") for number in range(97_000))]
-    rows = np.array([store.row_in("P", cell) for cell in cells], np.intp)
+    rows = np.array([store.rows_for(cell[:1], cell[1:])[0] for cell in cells], np.intp)
     store.fold(rows, np.full(len(rows), 19_723, np.int32), np.tile(np.array([[1, 10]], np.int64), (len(rows), 1)))
     assess.closed_through = assess._calendar.tick(19_723 * DAY)
     metrics.assessed(0, assess)
