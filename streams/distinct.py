@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,20 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec.inspect import FloatType, IntType, StructType, Type, UnionType, type_info
 
-from schemas.events import EVENT_TYPES, Kind
-from schemas.personal import FREE_TEXT, has_personal_number
+from schemas.events import Kind
 from streams.conversion import Worksheet, cells_of
 from streams.decode import LAST_MS, EventDecoder
 from streams.mapping import Mapping
+from streams.packing import ABSENT, BAD, FieldValues, Numbers, fields_of, vouching
 from streams.ticks import Calendar
 
-__all__ = ["ABSENT", "BAD", "Distinct", "Numbers", "distinct_of", "numbers_of", "simple_ids", "times_of"]
+__all__ = ["Distinct", "distinct_of", "numbers_of", "simple_ids", "times_of"]
 
-ABSENT: Final = -1
-BAD: Final = -2
-"""Codes beside those of values: an empty cell, and one that a single row's journey must judge."""
 _BOUND: Final = 100_000
 _LONGEST_ITEMS: Final = 8_192
 _FIXED_ZONE: Final = re.compile(r"UTC|Etc/UTC|[+-]\d\d:\d\d")
@@ -41,7 +36,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-class Distinct:
+class Distinct(FieldValues):
     """One field: what each distinct cell of its column becomes.
 
     Parameters
@@ -57,23 +52,18 @@ class Distinct:
     """
 
     def __init__(self, mapping: Mapping, field: Any, type_: Any, becomes: Callable[[Any], Any] | None = None) -> None:
-        name = field.encode_name
-        self.required: bool = field.required
-        self.bounds = _bounds(field.type)
-        self._name = name
+        super().__init__(field, becomes)
+        self._name = name = field.encode_name
         alone = msgspec.structs.replace(mapping, fields={name: mapping.fields[name]})
         self._sheet = Worksheet(alone, [name])
         self._type = type_
-        self._becomes = becomes
-        self.values: list[Any] = []
-        """The good values, each once."""
-        self._code: dict[Any, int] = {}
         self._known: dict[Any, int] = {}
 
     def bound(self) -> None:
         """Forget all where it has become much. Codes hold until then."""
         if len(self._known) > _BOUND:
-            self._known, self._code, self.values = {}, {}, []
+            self._known = {}
+            self.forget()
 
     def codes(self, column: Any, size: int) -> npt.NDArray[np.int32]:
         """For every cell the place of its value in :attr:`values`, or ABSENT or BAD."""
@@ -102,57 +92,21 @@ class Distinct:
             self._known[cell] = self._judge(value)
 
     def _judge(self, value: Any) -> int:
-        if value is None:
-            return ABSENT
         try:
-            found = msgspec.convert(value, self._type, strict=False)
+            return self.keep(None if value is None else msgspec.convert(value, self._type, strict=False))
         except msgspec.ValidationError:  # a Rejection too
             return BAD
-        if self._becomes is not None:
-            found = self._becomes(found)
-        if found is None:
-            return BAD
-        code = self._code.setdefault(found, len(self._code))
-        if code == len(self.values):
-            self.values.append(found)
-        return code
-
-
-def _bounds(type_: Type) -> tuple[bool, float, float] | None:
-    """Of a number: whether it is whole, and what it must lie between; None for all else."""
-    every = type_.types if isinstance(type_, UnionType) else (type_,)
-    found = next((one for one in every if isinstance(one, IntType | FloatType)), None)
-    if found is None or any(not isinstance(one, IntType | FloatType | msgspec.inspect.NoneType) for one in every):
-        return None
-    low = -np.inf if found.gt is None else np.nextafter(found.gt, np.inf)
-    high = np.inf if found.lt is None else np.nextafter(found.lt, -np.inf)
-    low, high = (low if found.ge is None else found.ge), (high if found.le is None else found.le)
-    return isinstance(found, IntType), float(low), float(high)
 
 
 def distinct_of(kind: Kind, mapping: Mapping, decoder: EventDecoder) -> dict[str, Distinct]:
     """Every field of a kind of event, with what its values must be known to the decoder for."""
     rules: dict[str, Callable[[Any], Any]] = {
-        "product": _only(lambda code: decoder.branch_of(code) is not None),
-        "region": _only(decoder.is_region),
-        "producer": _only(decoder.is_producer),
-        "gtin": _only(decoder.is_gtin),
-        "kind": _only(lambda said: said == kind),
+        **vouching(kind, decoder),
         "items": _has_broken,
         "reported_at": _as_json_has_it,
         "occurred_at": _as_json_has_it,
-        **dict.fromkeys(FREE_TEXT.get(kind, ()), _only(lambda text: not has_personal_number(text))),
     }
-    struct = type_info(EVENT_TYPES[kind])
-    assert isinstance(struct, StructType)  # noqa: S101 - for the type checker
-    types = {field.name: field.type for field in msgspec.structs.fields(EVENT_TYPES[kind])}
-    return {
-        field.name: Distinct(mapping, field, types[field.name], rules.get(field.name)) for field in struct.fields
-    }  # fmt: skip
-
-
-def _only(is_good: Callable[[Any], bool]) -> Callable[[Any], Any]:
-    return lambda value: value if is_good(value) else None
+    return {name: Distinct(mapping, field, type_, rules.get(name)) for name, (field, type_) in fields_of(kind).items()}
 
 
 def _has_broken(items: list[Any]) -> bool | None:
@@ -170,30 +124,11 @@ def _as_json_has_it(moment: datetime) -> datetime:
 # --- whole arrays ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Numbers:
-    """A number of each row: its value (NaN where absent or bad), and whether it may stand so."""
-
-    values: Floats
-    good: Bools
-
-    def whole(self, absent: int) -> Ints:
-        """As integers; the sums of those that are not good mean nothing."""
-        return np.where(np.isnan(self.values), absent, self.values).astype(np.int64)
-
-    def of(self, rows: npt.NDArray[np.intp], absent: int) -> Ints:
-        """The integers of some rows."""
-        values = self.values[rows]
-        return np.where(np.isnan(values), absent, values).astype(np.int64)
-
-
 def numbers_of(field: Distinct, column: Any, size: int) -> Numbers:
     """A column of numbers: as an array where it is one, else by its distinct cells."""
     assert field.bounds is not None  # noqa: S101 - for the type checker
     if column is None or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        codes = field.codes(column, size)
-        values = np.array([*map(float, field.values), np.nan, np.nan], np.float64)[codes]
-        return Numbers(values, codes >= (0 if field.required else ABSENT))
+        return field.numbers(field.codes(column, size))
     whole, low, high = field.bounds
     values = np.array(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False))
     absent = np.isnan(values)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from schemas.alerts import Disposition, Signal
 from schemas.catalogue import Catalogue
 from schemas.topics import RAW_TOPICS, kind_of_topic, partitions_of
-from streams.columnar import PlainRows, TableIntake
+from streams.columnar import TableIntake
 from streams.columns import LONGEST_DELAY, EventColumns, concatenate
 from streams.config import Config
 from streams.conversion import missing_columns
@@ -32,6 +32,7 @@ from streams.log import LogRecord, partition_for
 from streams.mapping import Mapping
 from streams.medium import Outgoing
 from streams.outputs import explained
+from streams.packing import PlainRows
 from streams.publish import DISPOSITIONS, Candidate, DispositionJudge, EventJudge, Judge, Tally, judged, read_candidates
 from streams.reading import Taken
 from streams.row_readers import Chunk, header_of, read_rows, sniff_format
