@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from schemas.events import EVENT_TYPES, KINDS, REPORTERS, Kind
 from schemas.personal import FREE_TEXT, PERSONAL_KINDS, has_personal_number
-from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns
-from streams.decode import LAST_MS, EventDecoder, Record, kind_in
+from streams.alike import AlikeIntake
+from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns, concatenate
+from streams.decode import LAST_MS, EventDecoder, kind_in
 from streams.lean import LeanDecoder
 from streams.ticks import MS_PER_DAY, Calendar, Origin
 
@@ -43,6 +44,9 @@ _VERDICTS: Final[dict[str | None, int]] = {"pass": 0, "fail": 1, None: -1}
 _Value = TypeVar("_Value", bound=Hashable)
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Headers = Sequence[tuple[str, bytes | None]] | None
+Part = tuple[npt.NDArray[np.intp], EventColumns]
+"""Places of some records, and their columns."""
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class Bulk:
         # Personal data is refused by the names of unknown fields, so one that is unknown needs a look.
         strict = kind in PERSONAL_KINDS
         self._decoder = LeanDecoder(EVENT_TYPES[kind], forbid=strict, longest=config.intake.max_record_bytes)
+        self._alike = AlikeIntake(kind, decoder, config, severity)
         self._reporter = attrgetter(REPORTERS[kind])
         self._behind = attrgetter(REPORTERS[kind], "producer", "batch", "gtin")
         self._hash = hashlib.blake2b(f"{kind}\0".encode(), digest_size=8)
@@ -87,13 +92,20 @@ class Bulk:
         }
         self._severity[None] = 0
 
-    def take(self, records: Sequence[Record], offsets: Ints, arrivals: Ints, origin: Origin) -> Taken:
+    def take(
+        self,
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers],
+        offsets: Ints,
+        arrivals: Ints,
+        origin: Origin,
+    ) -> Taken:
         """The ordinary among consecutive records of a raw partition.
 
         Parameters
         ----------
-        records
-            In the order of offsets.
+        values, headers
+            Of the records, in the order of offsets.
         offsets
             Shape ``[record]``.
         arrivals
@@ -101,18 +113,60 @@ class Bulk:
         origin
             The raw partition.
         """
-        values = [record.value if not record.headers or self._agrees(record) else None for record in records]
+        if any(headers):
+            values = [
+                value if not told or self._agrees(told) else None for value, told in zip(values, headers, strict=True)
+            ]
+        parts = self._alike_among(values, offsets, arrivals, origin)
+        left = np.ones(len(values), np.bool_)
+        for rows, _ in parts:
+            left[rows] = False
+        others = np.flatnonzero(left)
+        if len(others):
+            some = values if len(others) == len(values) else [values[row] for row in others.tolist()]
+            rows, columns = self._parsed(some, offsets[others], arrivals[others], origin)
+            parts.append((others[rows], columns))
+        return self._together([part for part in parts if len(part[0])])
+
+    def _alike_among(self, values: Sequence[bytes | None], offsets: Ints, arrivals: Ints, origin: Origin) -> list[Part]:
+        """Those that need no parser (:mod:`streams.alike`), form by form."""
+        parts: list[Part] = []
+        for plain in self._alike.take(values):
+            timely, delay = self._timely(plain.reported, plain.since, arrivals[plain.rows])
+            kept = np.flatnonzero(timely)
+            rows, columns = plain.rows[kept], plain.columns
+            if len(kept) < len(plain.rows):
+                columns, delay = columns.take(kept), delay[kept]
+            told = {"arrival": arrivals[rows], "offset": offsets[rows], "delay": delay}
+            for name, values_of in told.items():
+                columns.columns[name] = values_of.astype(COLUMN_TYPES[name])
+            columns.origins = [origin]
+            parts.append((rows, columns.trimmed()))
+        return parts
+
+    def _together(self, parts: list[Part]) -> Taken:
+        """Parts of a batch in the order of its records."""
+        if not parts:
+            return Taken(np.empty(0, np.intp), EventColumns.empty(), [])
+        rows, columns = parts[0]
+        if len(parts) > 1:
+            rows = np.concatenate([rows for rows, _ in parts])
+            order = np.argsort(rows)
+            rows, columns = rows[order], concatenate([columns for _, columns in parts]).take(order)
+        return Taken(rows, columns, [self._known.branch_of(code) or "" for code in columns.products])
+
+    def _parsed(self, values: Sequence[bytes | None], offsets: Ints, arrivals: Ints, origin: Origin) -> Part:
+        """Those that are good by the parser, and their columns."""
         events, rows = self._decoder.decode(values)
         if not events:
-            return Taken(rows, EventColumns.empty(), [])
+            return rows, EventColumns.empty()
         columns: dict[str, npt.NDArray[Any]] = {"arrival": arrivals[rows], "offset": offsets[rows]}
         good = self._clocks(events, columns)
         columns["n"], columns["x"], sound = self._measures(events)
         good &= sound & self._codes(events)
         columns["product"], products = _coded([event.product for event in events])
         columns["region"], regions = _coded([event.region for event in events])
-        branches = [self._known.branch_of(code) for code in products]
-        good &= _each([branch is not None for branch in branches], columns["product"])
+        good &= _each([self._known.branch_of(code) is not None for code in products], columns["product"])
         good &= _each(map(self._known.is_region, regions), columns["region"])
         columns["reporter"], reporters = _coded(list(map(self._reporter, events)))
         columns["trace"], traces = self._traces(events, columns["x"])
@@ -128,12 +182,11 @@ class Bulk:
         if not good.all():
             kept = np.flatnonzero(good)
             rows, taken = rows[kept], taken.take(kept).trimmed()
-            branches = [self._known.branch_of(code) for code in taken.products]
-        return Taken(rows, taken, [branch or "" for branch in branches])
+        return rows, taken
 
-    def _agrees(self, record: Record) -> bool:
+    def _agrees(self, headers: Headers) -> bool:
         """Whether the headers of a record name no kind but this."""
-        said = [text for name, text in record.headers if name == "ce_type" and text is not None]
+        said = [text for name, text in headers or () if name == "ce_type" and text is not None]
         return all(kind_in(text) == self._kind for text in said)
 
     # --- from Structs to columns, and what is ordinary -------------------------------------------------------------
@@ -147,17 +200,21 @@ class Bulk:
             occurred = reported.copy()
             occurred[[at is not None for at in told]] = self._epoch_ms([at for at in told if at is not None])
         columns["day"] = (reported + calendar.offset_ms) // MS_PER_DAY
-        begun = (occurred + calendar.offset_ms) // MS_PER_DAY
-        come = (arrival + calendar.offset_ms) // MS_PER_DAY
-        columns["delay"] = np.clip(come - begun, 0, LONGEST_DELAY)
-        return (
+        timely, columns["delay"] = self._timely(reported, (occurred + calendar.offset_ms) // MS_PER_DAY, arrival)
+        # Before the second day, parts of a millisecond are cut off the other way.
+        return timely & (occurred >= MS_PER_DAY) & (occurred <= reported + MS_PER_DAY)
+
+    def _timely(self, reported: Ints, since: Ints, arrival: Ints) -> tuple[Bools, Ints]:
+        """Whether reports come neither before their time nor too late, and the days from the occurrence (the local day
+        ``since``) to the arrival."""
+        come = (arrival + self._calendar.offset_ms) // MS_PER_DAY
+        timely = (
             (reported >= MS_PER_DAY)
             & (reported < LAST_MS)
-            & (occurred >= MS_PER_DAY)  # before it, parts of a millisecond are cut off the other way
-            & (occurred <= reported + MS_PER_DAY)
             & (reported <= arrival + self._skew_ms)
             & (reported >= arrival - self._late_ms)
         )
+        return timely, np.clip(come - since, 0, LONGEST_DELAY)
 
     def _epoch_ms(self, moments: list[datetime]) -> Ints:
         """Epoch milliseconds, rounded down."""

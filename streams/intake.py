@@ -11,7 +11,6 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -106,10 +105,13 @@ class Intake:
         records = records if isinstance(records, list) else list(records)
         if not records:
             return IntakeResult(origin, EventColumns.empty(), np.empty(0, np.int32), [], [], [], running_max, 0)
-        given = _numbers_of("timestamp", records)
-        offsets = _numbers_of("offset", records)
+        values = [record.value for record in records]
+        headers = [record.headers for record in records]
+        given = np.array([record.timestamp for record in records], np.int64)
+        offsets = _offsets_of(records)
         arrivals = np.maximum.accumulate(np.maximum(given, running_max))
-        taken = self._bulk[kind].take(records, offsets, arrivals, origin) if self._in_bulk(kind, records) else None
+        bulk = self._bulk.get(kind) if len(records) >= LEAST else None
+        taken = bulk.take(values, headers, offsets, arrivals, origin) if bulk is not None else None
         left = np.ones(len(records), np.bool_)
         if taken is not None:
             left[taken.rows] = False
@@ -133,7 +135,7 @@ class Intake:
         if taken is not None:
             columns, shards = _merged(taken, columns, shards)
         looked = np.flatnonzero((offsets % SAMPLE == 0) & ~refused)
-        sample = [records[row].value for row in looked.tolist()]
+        sample = [values[row] for row in looked.tolist()]
         return IntakeResult(
             origin,
             columns,
@@ -145,11 +147,8 @@ class Intake:
             records[-1].offset + 1,
             looked_into=len(sample),
             unknown=sum(has_unknown_fields(kind, value) for value in sample if value is not None),
-            requeued=sum(1 for record in records if record.headers and attempts_of(record.headers)),
+            requeued=sum(1 for told in headers if told and attempts_of(told)) if any(headers) else 0,
         )
-
-    def _in_bulk(self, kind: Kind, records: Sequence[Record]) -> bool:
-        return kind in self._bulk and len(records) >= LEAST
 
     def _dispositions(self, origin: Origin, records: Iterable[Record], running_max: int) -> IntakeResult:
         """Dispositions count at the tick of their arrival; they add to no cell."""
@@ -210,8 +209,13 @@ class Intake:
         )
 
 
-def _numbers_of(name: str, records: list[Record]) -> npt.NDArray[np.int64]:
-    return np.fromiter(map(attrgetter(name), records), np.int64, len(records))
+def _offsets_of(records: Sequence[Record]) -> npt.NDArray[np.int64]:
+    """Offsets only ever grow: where as many lie between the first and the last as there are records, none is left
+    out."""
+    first, last = records[0].offset, records[-1].offset
+    if last - first == len(records) - 1:
+        return np.arange(first, last + 1)
+    return np.fromiter((record.offset for record in records), np.int64, len(records))
 
 
 class _Builder:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from schemas.codes import gtin_with_check
 from schemas.events import EVENT_TYPES, KINDS, TOPICS, Inspection
+from streams import alike
 from streams import intake as intake_module
 from streams.bulk import BULK_KINDS
 from streams.config import Config
@@ -36,21 +37,25 @@ HEADERS: tuple[Any, ...] = (
 
 
 @functools.cache
-def intakes(utc_offset: str = "+08:00") -> tuple[Intake, Intake]:
+def intakes(utc_offset: str = "+08:00") -> tuple[Intake, Intake, Intake]:
     """One for each way, so that what one has learned helps the other nothing."""
     config = Config().replace(utc_offset=utc_offset)
     catalogue = config.load_catalogue()
-    return Intake(config, catalogue), Intake(config, catalogue)
+    return Intake(config, catalogue), Intake(config, catalogue), Intake(config, catalogue)
 
 
 def both(
     topic: str, records: list[LogRecord], running_max: int = 0, utc_offset: str = "+08:00"
 ) -> tuple[IntakeResult, IntakeResult]:
-    many, single = intakes(utc_offset)
+    """Many at a time, as they are parsed; and one by one. What needs no parser must be the same in the first place."""
+    many, single, unparsed = intakes(utc_offset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intake_module, "LEAST", len(records) + 1)
         one_by_one = single.process((topic, 0), records, running_max)
         patch.setattr(intake_module, "LEAST", 0)
+        patch.setattr(alike, "FEWEST", 1)
+        assert_same(unparsed.process((topic, 0), records, running_max), one_by_one)
+        patch.setattr(alike, "FEWEST", len(records) + 1)
         return many.process((topic, 0), records, running_max), one_by_one
 
 
