@@ -228,6 +228,7 @@ class KafkaWorker:
         """Let go: what is not in a checkpoint is read again by the next owner."""
         owned, self._owned = self._owned, None  # from here on nobody begins anything
         self._meter.assigning()
+        await self.intake.settled()
         if owned is not None:
             for role in sorted(owned.busy):
                 async with owned.busy[role]:

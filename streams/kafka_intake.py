@@ -5,17 +5,21 @@ The protocol for one batch of a raw partition:
 1. decode, check and pack (:mod:`streams.intake`);
 2. send dead letters, grave signals and dispositions, and await their acknowledgements: a tick that a watermark lets
    close must find them written;
-3. send the columns with the new watermark to every keyed partition, and await;
-4. commit the raw offset, with the running maximum of time in its metadata.
+3. send the columns with the new watermark to every keyed partition;
+4. once they are acknowledged, commit the raw offset, with the running maximum of time in its metadata.
 
-A crash in between sends the same again; assess knows the events by their ids, escalate the grave alerts by theirs.
+Nobody waits for the fourth step: the next batch is decoded meanwhile, and what waits to be committed goes in one
+request. The order is kept all the same: a partition's batches are sent one after the other, by one producer, and a raw
+offset is committed only after all that was sent before it is acknowledged. A crash in between sends the same again;
+assess knows the events by their ids, escalate the grave alerts by theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +37,8 @@ __all__ = ["ARRIVAL_HEADER", "KafkaIntake"]
 
 ARRIVAL_HEADER: Final = "tocsin-arrival"
 """On a grave signal: when its record arrived, to measure how soon its alert went out. It decides nothing."""
+_AHEAD = 4
+"""So many batches of a raw partition may be sent and not yet committed."""
 _MARGIN_MS = 1_000
 """How far the brokers' clocks may differ from one another."""
 
@@ -71,6 +77,11 @@ class KafkaIntake:
         self._given = given_time
         self._settle = settle
         self._running_max: dict[Origin, int] = {}
+        self._open: dict[TP, deque[asyncio.Task[None]]] = {}
+        """Of each raw partition the batches that are sent and not yet committed."""
+        self._acknowledged: dict[TP, tuple[int, tuple[int, str]]] = {}
+        """What may be committed, and in which generation."""
+        self._committing = asyncio.Lock()
         self._quiet_since: dict[Origin, float] = {}
         self._broker_time: int | None = None
 
@@ -88,22 +99,55 @@ class KafkaIntake:
             self._running_max[self.origin(tp)] = int(text) if text else -COMPLETE
 
     async def batch(self, batch: RecordBatch, producer: Any, consumer: Consumer) -> None:
-        """Work off one batch by the protocol above."""
+        """Work off one batch by the protocol above; returns when it is sent."""
         origin = self.origin(batch.tp)
         began = time.perf_counter()
         result = self._intake.process(origin, batch.records, self._running_max[origin])
+        self._running_max[origin] = self.marks[origin] = result.last_arrival
         self._meter.decoded(result, len(batch.records), time.perf_counter() - began)
         self._quiet_since.pop(origin, None)
         await self._send_first(result, producer)
         mark = (*origin, result.last_arrival, result.last_arrival)
         parts = route(result, self._partitions)
-        await self._send_keyed(
+        sent = await self._send_keyed(
             producer,
             {p: Keyed(KEYED_VERSION, [mark], origin, part.pack() if len(part) else b"") for p, part in parts.items()},
         )
-        if await consumer.commit_offsets({batch.tp: (batch.next_offset, str(result.last_arrival))}, batch.generation):
-            self._running_max[origin] = self.marks[origin] = result.last_arrival
+        before = self._open.setdefault(batch.tp, deque())
+        while len(before) >= _AHEAD:
+            await before.popleft()
+        before.append(asyncio.create_task(self._follow([*before], sent, batch, result.last_arrival, consumer, began)))
+
+    async def _follow(
+        self,
+        before: Sequence[asyncio.Task[None]],
+        sent: Sequence[Awaitable[Any]],
+        batch: RecordBatch,
+        last_arrival: int,
+        consumer: Consumer,
+        began: float,
+    ) -> None:
+        """Commit a batch once it and those ``before`` it are acknowledged. A failure ends the process."""
+        try:
+            await asyncio.gather(*before)
+            await self._acknowledgements(sent)
+            self._acknowledged[batch.tp] = batch.generation, (batch.next_offset, str(last_arrival))
+            await self._commit(consumer)
             self._meter.checkpointed("intake", time.perf_counter() - began)
+        except Exception as error:
+            consumer.fail(error, "intake")
+
+    async def _commit(self, consumer: Consumer) -> None:
+        """Commit all that is acknowledged; returns when it is done, by whomever."""
+        async with self._committing:
+            now, (acknowledged, self._acknowledged) = consumer.generation, (self._acknowledged, {})
+            offsets = {tp: offset for tp, (generation, offset) in acknowledged.items() if generation == now}
+            if offsets:
+                await consumer.commit_offsets(offsets, now)
+
+    async def settled(self) -> None:
+        """Wait until all that was sent is committed, or no longer may be."""
+        await asyncio.gather(*(task for tasks in self._open.values() for task in tasks))
 
     async def _send_first(self, result: IntakeResult, producer: Any) -> None:
         encode = msgspec.json.encode
@@ -120,12 +164,15 @@ class KafkaIntake:
         self._meter.refused(result.dead)
         self._refusals.add(result.dead)
 
-    async def _send_keyed(self, producer: Any, messages: Mapping[int, Keyed]) -> None:
+    async def _send_keyed(self, producer: Any, messages: Mapping[int, Keyed]) -> list[Awaitable[Any]]:
+        """Send to keyed partitions; returns what is to be awaited: the acknowledgements."""
         topic = topic_name(self._prefix, "keyed-events")
-        sent = [
+        return [
             await producer.send(topic, msgspec.msgpack.encode(keyed), partition=partition)
             for partition, keyed in messages.items()
         ]
+
+    async def _acknowledgements(self, sent: Sequence[Awaitable[Any]]) -> None:
         for acknowledged in await asyncio.gather(*sent):
             # keyed-events takes the broker's append time: this is how we read the broker's clock.
             self._broker_time = max(self._broker_time or 0, acknowledged.timestamp)
@@ -152,4 +199,5 @@ class KafkaIntake:
                 marks.append((*origin, COMPLETE, last))
         if current():
             self.marks.update({(topic, part): mark for topic, part, mark, _ in marks})
-            await self._send_keyed(producer, {p: Keyed(KEYED_VERSION, marks) for p in range(self._partitions)})
+            messages = {p: Keyed(KEYED_VERSION, marks) for p in range(self._partitions)}
+            await self._acknowledgements(await self._send_keyed(producer, messages))

@@ -84,28 +84,30 @@ def lay(fuse: Fuse) -> None:
     from streams.kafka_escalate import KafkaEscalate
     from streams.kafka_intake import KafkaIntake
 
-    send_first, send_keyed, batch = KafkaIntake._send_first, KafkaIntake._send_keyed, KafkaIntake.batch
+    send_first, send_keyed, commit = KafkaIntake._send_first, KafkaIntake._send_keyed, KafkaIntake._commit
 
     async def first(self: KafkaIntake, result: Any, producer: Any) -> None:
         await send_first(self, result, producer)
         if result.grave or result.dispositions or result.dead:
             fuse.burn("intake-first-sent")
 
-    async def keyed(self: KafkaIntake, producer: Any, messages: Any) -> None:
+    async def keyed(self: KafkaIntake, producer: Any, messages: Any) -> Any:
         events = any(message.columns for message in messages.values())
         if events and fuse.at("intake-half-sent"):
             some = sorted(messages)[: (len(messages) + 1) // 2]
-            await send_keyed(self, producer, {partition: messages[partition] for partition in some})
+            await asyncio.gather(*await send_keyed(self, producer, {part: messages[part] for part in some}))
             die()
-        await send_keyed(self, producer, messages)
-        if events:
-            fuse.burn("intake-sent")
+        sent = await send_keyed(self, producer, messages)
+        if events and fuse.at("intake-sent"):
+            await asyncio.gather(*sent)
+            die()
+        return sent
 
-    async def whole(self: KafkaIntake, *arguments: Any) -> None:
-        await batch(self, *arguments)
+    async def committed(self: KafkaIntake, *arguments: Any) -> None:
+        await commit(self, *arguments)
         fuse.burn("intake-committed")
 
-    KafkaIntake._send_first, KafkaIntake._send_keyed, KafkaIntake.batch = first, keyed, whole  # type: ignore[method-assign]
+    KafkaIntake._send_first, KafkaIntake._send_keyed, KafkaIntake._commit = first, keyed, committed  # type: ignore[method-assign]
     _around_checkpoint(KafkaAssess, "assess", fuse)
     _around_checkpoint(KafkaEscalate, "escalate", fuse)
 
