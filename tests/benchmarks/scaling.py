@@ -43,13 +43,14 @@ CELLS = [_by_cells(cells) for cells in (1_000, 10_000, 100_000, 1_000_000)]
 HISTORY = [Size(10_000, days, 100_000) for days in (30, 90, 365, 1_826)]
 QUICK_CELLS = [_by_cells(cells) for cells in (1_000, 5_000, 20_000)]
 QUICK_HISTORY = [Size(2_000, days, 20_000) for days in (30, 365)]
-BYTES_A_CELL = 45_000
-"""What a cell takes at the height of a tick over all, as measured; where there is less memory, the size is left out."""
+BYTES_A_CELL = 12_000
+"""What a cell takes at the height of a tick over all, as measured, and half as much again; where there is less memory,
+the size is left out."""
 TOO_LARGE = "could not be run: too little memory"
 
 ON_KAFKA = [(1, 1), (4, 1), (16, 1), (64, 1), (4, 2), (16, 2), (64, 2)]
 QUICK_ON_KAFKA = [(4, 1), (4, 2)]
-KAFKA_EVENTS, QUICK_KAFKA_EVENTS = 300_000, 20_000
+KAFKA_EVENTS, QUICK_KAFKA_EVENTS = 1_000_000, 20_000
 
 
 def scaling(setting: Setting) -> Figures:
@@ -146,7 +147,8 @@ def on_kafka(shapes: list[tuple[int, int]], events: int) -> dict[tuple[int, int]
 
 
 def rate(bootstrap: str, folder: Path, partitions: int, workers: int, load: Load) -> float:
-    """Events a second from the first assignment until everything is committed."""
+    """Events a second from the first assignment until everything is committed, with the rest of some seconds before the
+    last tick of imported history closes."""
     from streams.config import Config
     from streams.datadir import to_toml
     from streams.kafka_client import BrokerAddress, KafkaMedium, Security, create_topics
