@@ -28,7 +28,7 @@ from streams.judge_roles import roles
 from streams.judge_rows import RowFacts
 from streams.judge_satisfaction import judge_satisfaction
 from streams.judge_scan import ClusterScan
-from streams.lab_mix import LabMix
+from streams.lab_mix import CellLeaves, LabMix
 from streams.state import AssessState, Folded
 from streams.ticks import Calendar
 
@@ -53,6 +53,7 @@ class Judge:
         self._state = state
         self._calendar = calendar
         self._severity = config.grades.load()
+        self._leaves = CellLeaves(state)
         self._scan = ClusterScan(catalogue, config.scan)
         self._facts = {name: RowFacts(state.stores[name], partial(self._target, name)) for name in _KINDS}
         self._standing: dict[str, npt.NDArray[np.intp]] = {name: np.empty(0, np.intp) for name in _KINDS}
@@ -116,9 +117,10 @@ class Judge:
     ) -> list[Signal]:
         store = self._state.stores[name]
         if name == "pass":
-            labs = LabMix(self._state, day, self._config.pass_rate) if self._config.labs.adjust else None
+            rules = self._config.pass_rate
+            labs = LabMix(self._state, self._leaves, day, rules) if self._config.labs.adjust else None
             targets = self._facts[name].targets(rows)
-            findings = judge_rates(store, rows, day, targets, self._config.pass_rate, labs)
+            findings = judge_rates(store, rows, day, targets, rules, labs)
         elif name == "satisfaction":
             findings = self._satisfaction(rows, day)
         elif name == "loss":

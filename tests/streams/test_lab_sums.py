@@ -1,0 +1,163 @@
+"""Sums of labs that are kept: to the last bit what summing anew gives, whatever was folded, forgotten or changed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams import lab_sums as module
+from streams.lab_sums import LARGEST_EFFECT, MOST_ITEMS, LabSums, as_integers, nearest
+from streams.labs import LabSheet, monday_of
+
+Event = tuple[int, int, int, int]
+"""Leaf, lab, week, tested."""
+LEAVES, NAMES, WEEKS = 7, 4, 9
+EVENTS = st.lists(
+    st.tuples(st.integers(0, LEAVES - 1), st.integers(0, NAMES - 1), st.integers(0, WEEKS), st.integers(-3, 60)),
+    min_size=1,
+    max_size=12,
+)
+EFFECTS = st.lists(st.floats(-3, 3).map(lambda value: round(value, 4)), min_size=NAMES, max_size=NAMES)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("fold"), EVENTS),
+        st.tuples(st.just("fold"), EVENTS.map(lambda some: [(*one[:3], one[3] * 2**31) for one in some])),
+        st.tuples(st.just("effects"), EFFECTS),
+        st.tuples(st.just("effects"), st.just([8.0, -7.5, 0.1, 0.0])),
+        st.tuples(st.just("expire"), st.integers(0, 5)),
+        st.tuples(st.just("restart"), st.none()),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def group_of(leaf: int) -> str:
+    return f"G{leaf % 3}"
+
+
+class Both:
+    """A sheet, and the same by dictionaries; effects, of every second leaf, are taken up as from a progress row."""
+
+    def __init__(self) -> None:
+        self.sheet = LabSheet()
+        self.effects = [0.0] * NAMES
+        self.tested: Counter[tuple[int, int, int]] = Counter()
+        self.oldest = -1
+        self.fold([(leaf, 0, 0, 0) for leaf in range(3)])  # a leaf of each group: others may come later
+
+    def fold(self, events: list[Event]) -> None:
+        leaves, labs, weeks, tested = np.array(events, np.int64).T
+        days = np.array([monday_of(week) + at % 7 for at, week in enumerate(weeks.tolist())], np.int32)
+        values = np.stack([tested * 0, tested], axis=1)
+        self.sheet.fold(group_of, leaves.astype(np.int32), labs.astype(np.int32), days, values)
+        for leaf, lab, week, items in events:
+            if week >= self.oldest:
+                self.tested[leaf, lab, week] += items
+
+    def take_up_effects(self, effects: list[float]) -> None:
+        self.effects = effects
+        labs = list(range(NAMES))
+        self.sheet.unpack([(group_of(leaf), [leaf] * NAMES, labs, effects) for leaf in range(0, LEAVES, 2)])
+
+    def expire(self, oldest: int) -> None:
+        self.oldest = max(oldest, self.oldest)
+        self.sheet.expire(monday_of(oldest))
+        self.tested = Counter({key: items for key, items in self.tested.items() if key[2] >= self.oldest})
+
+    def restart(self) -> None:
+        leaves, labs, newest, pieces = self.sheet.stored()
+        fresh, held = LabSheet(), list(pieces)
+        fresh.take_up_rows([group_of(leaf) for leaf in leaves.tolist()], leaves.tolist(), labs.tolist())
+        fresh.take_up_newest(newest)
+        fresh.unpack(self.sheet.pack())
+        if self.oldest >= 0:
+            fresh.expire(monday_of(self.oldest))
+        every = [list(range(LEAVES))]
+        for piece in held:  # what was asked for before a piece came is not what it is with it
+            fresh.severities(every, monday_of(0), monday_of(WEEKS))
+            fresh.take_up(piece)
+        self.sheet = fresh
+
+    def severity(self, leaves: list[int], first: int, last: int) -> float:
+        items, found = 0, []
+        for leaf in leaves:
+            for lab in range(NAMES):
+                tested = sum(self.tested[leaf, lab, week] for week in range(first, last + 1))
+                if tested > 0:
+                    items += tested
+                    found.append(float(tested * np.exp(0.0 if leaf % 2 else self.effects[lab])))
+        return math.fsum(found) / items if items else 1.0
+
+
+@settings(max_examples=60)
+@given(STEPS, st.lists(st.tuples(st.integers(0, WEEKS), st.integers(0, 4)), min_size=1, max_size=3), st.data())
+def test_what_is_kept_is_what_summing_anew_gives(
+    steps: list[tuple[str, object]], asked: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    both = Both()
+    both.take_up_effects([0.3, -0.2, 1.5, 0.0])
+    for name, value in steps:
+        if name == "restart":
+            both.restart()
+        else:
+            {"fold": both.fold, "effects": both.take_up_effects, "expire": both.expire}[name](value)  # type: ignore[operator]
+        cells = data.draw(st.lists(st.lists(st.integers(0, LEAVES - 1), unique=True), max_size=4))
+        for first, more in asked:
+            found = both.sheet.severities(cells, monday_of(first), monday_of(first + more) + 6).tolist()
+            assert found == [both.severity(leaves, first, first + more) for leaves in cells]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 10**6), st.floats(-LARGEST_EFFECT, LARGEST_EFFECT)), min_size=1, max_size=40
+    )
+)  # fmt: skip
+def test_integers_say_exactly_what_the_floats_say(rows: list[tuple[int, float]]) -> None:
+    items, effects = np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows])
+    found = as_integers(items, effects)
+    plain = (items * np.exp(effects)).tolist()
+    for (_, high, low), value in zip(found.tolist(), plain, strict=True):
+        assert Fraction(high * 2**41 + low, 2**62) == Fraction(value)
+    _, high, low = found.sum(axis=0).tolist()
+    assert nearest(high, low) == math.fsum(plain)
+
+
+@pytest.mark.parametrize(("items", "effect"), [(1, 7.0), (1, -7.0), (MOST_ITEMS + 1, 0.0), (2**62, 300.0)])
+def test_what_does_not_fit_says_so(items: int, effect: float) -> None:
+    assert as_integers(np.array([items]), np.array([effect])).tolist() == [[MOST_ITEMS + 1, 0, 0]]
+    assert as_integers(np.array([MOST_ITEMS]), np.array([0.0])).tolist() == [[MOST_ITEMS, MOST_ITEMS << 21, 0]]
+
+
+def test_leaves_are_worked_out_once_until_they_change_and_few_stretches_are_kept() -> None:
+    asked: list[list[int]] = []
+
+    def added(leaves: np.ndarray) -> np.ndarray:
+        asked.append(leaves.tolist())
+        return np.stack([leaves, leaves, leaves], axis=1)
+
+    sums = LabSums()
+    for _ in range(2):
+        assert sums.of(np.array([4, 1, 4, 9]), 3, 5, added).tolist() == [[4] * 3, [1] * 3, [4] * 3, [9] * 3]
+    sums.change(np.array([1, 4, 9, 70]), np.array([2, 4, 6, 4], np.int32))
+    sums.of(np.array([9, 4, 1]), 3, 5, added)
+    assert asked == [[1, 4, 9], [4]]
+    sums.expire(3)
+    sums.of(np.array([1]), 3, 5, added)
+    assert asked == [[1, 4, 9], [4]]
+    sums.expire(4)
+    sums.of(np.array([1]), 3, 5, added)
+    sums.of(np.array([], np.int64), 3, 5, added)
+    assert asked[2:] == [[1]]
+    for first in range(module._STRETCHES):
+        held = sums.nbytes
+        sums.of(np.array([1]), 10 + first, 20, added)
+    assert sums.nbytes == held
+    sums.of(np.array([1]), 3, 5, added)
+    assert len(asked) == 4 + module._STRETCHES
