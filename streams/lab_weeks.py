@@ -23,7 +23,6 @@ Places = npt.NDArray[np.intp]
 _Keys = TypeVar("_Keys", Ints, Numbers)
 _PIECE_PAIRS = 4_096
 _BLOCK_WEEKS = 64
-_FRESH = 4_096
 
 
 class LabPairs:
@@ -150,22 +149,28 @@ class LabWeeks:
     def nbytes(self) -> int:
         return sum(week.nbytes for week in self._weeks.values())
 
-    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> None:
-        """Add (failed, tested) ``values`` [rows, 2] of pairs and weeks; what comes twice adds up."""
-        keys, failed, tested = _summed(weeks.astype(np.int64) << 32 | pairs, values[:, 0], values[:, 1])
+    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> Places:
+        """Add (failed, tested) ``values`` [rows, 2] of pairs and weeks; what comes twice adds up. Returns the rows that
+        were not passed over."""
+        kept = np.arange(len(weeks)) if self._oldest is None else np.flatnonzero(weeks >= self._oldest)
+        if not len(kept):
+            return kept
+        keys = weeks[kept].astype(np.int64) << 32 | pairs[kept]
+        keys, failed, tested = _summed(keys, values[kept, 0], values[kept, 1])
         week_of = keys >> 32
         starts = np.flatnonzero(np.diff(week_of, prepend=week_of[:1] - 1))
         for first, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True):
-            week = int(week_of[first])
-            if self._oldest is None or week >= self._oldest:
-                numbers = (keys[first:end] & 0xFFFFFFFF).astype(np.int32)
-                self._week(week).add(numbers, failed[first:end], tested[first:end])
+            numbers = (keys[first:end] & 0xFFFFFFFF).astype(np.int32)
+            self._week(int(week_of[first])).add(numbers, failed[first:end], tested[first:end])
+        return kept
 
-    def expire(self, oldest: int) -> None:
-        """Forget the weeks before one; what comes for them later is passed over."""
+    def expire(self, oldest: int) -> bool:
+        """Forget the weeks before one; what comes for them later is passed over. Returns whether there were any."""
         self._oldest = oldest if self._oldest is None else max(oldest, self._oldest)
-        for number in [number for number in self._weeks if number < self._oldest]:
+        gone = [number for number in self._weeks if number < self._oldest]
+        for number in gone:
             del self._weeks[number]
+        return bool(gone)
 
     def totals(self, first: int, last: int, pairs: int) -> tuple[Ints, Ints]:
         """Failed and tested of all pairs in the weeks from one through another, a week's counts no less than 0."""
@@ -180,9 +185,7 @@ class LabWeeks:
         """Items that some pairs, in the order of their numbers, have tested in the weeks from one through another."""
         tested = np.zeros(len(pairs), np.int64)
         for week in self._between(first, last):
-            numbers, _, n = week.settled()
-            at = numbers.searchsorted(pairs)
-            tested += np.where(numbers.take(at, mode="clip") == pairs, n.take(at, mode="clip"), 0)
+            week.add_tested(pairs, tested)
         return tested
 
     def _between(self, first: int, last: int) -> Iterator[_Week]:
@@ -221,36 +224,40 @@ class LabWeeks:
 
 
 class _Week:
-    """Counts of one week: pairs in the order of their numbers, and what came since they were last put in order."""
+    """Counts of one week, in a few runs of geometric sizes: in each, pairs in the order of their numbers, each once."""
 
-    __slots__ = ("_failed", "_fresh", "_pairs", "_tested", "_waiting")
+    __slots__ = ("_runs",)
 
     def __init__(self) -> None:
-        self._pairs = np.zeros(0, np.int32)
-        self._failed = np.zeros(0, np.int64)
-        self._tested = np.zeros(0, np.int64)
-        self._fresh: list[tuple[Numbers, Ints, Ints]] = []
-        self._waiting = 0
+        self._runs: list[tuple[Numbers, Ints, Ints]] = []
 
     @property
     def nbytes(self) -> int:
-        held = [(self._pairs, self._failed, self._tested), *self._fresh]
-        return sum(array.nbytes for arrays in held for array in arrays)
+        return sum(array.nbytes for arrays in self._runs for array in arrays)
 
     def add(self, pairs: Numbers, failed: Ints, tested: Ints) -> None:
-        self._fresh.append((pairs, failed, tested))
-        self._waiting += len(pairs)
-        # Each time as many wait as are in order already, or half: so all is copied a few times at the most.
-        if self._waiting > max(_FRESH, len(self._pairs) // 2):
-            self.settled()
+        """Add counts of pairs in the order of their numbers, each once."""
+        self._runs.append((pairs, failed, tested))
+        # So all is copied a few times at the most, and whoever looks for a few pairs has few runs to look through.
+        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
+            self._merge(2)
 
     def settled(self) -> tuple[Numbers, Ints, Ints]:
         """Pairs in the order of their numbers, each once; failed; tested."""
-        if self._fresh:
-            columns = zip((self._pairs, self._failed, self._tested), *self._fresh, strict=True)
-            self._pairs, self._failed, self._tested = _summed(*(np.concatenate(one) for one in columns))
-            self._fresh, self._waiting = [], 0
-        return self._pairs, self._failed, self._tested
+        self._merge(len(self._runs))
+        return self._runs[0]
+
+    def add_tested(self, pairs: Numbers, tested: Ints) -> None:
+        """Add what each of some pairs has tested."""
+        for numbers, _, n in self._runs:
+            at = numbers.searchsorted(pairs)
+            tested += np.where(numbers.take(at, mode="clip") == pairs, n.take(at, mode="clip"), 0)
+
+    def _merge(self, last: int) -> None:
+        """Make one run of the last ones."""
+        if last > 1:
+            columns = zip(*self._runs[-last:], strict=True)
+            self._runs[-last:] = [_summed(*(np.concatenate(one) for one in columns))]
 
 
 def _summed(keys: _Keys, failed: Ints, tested: Ints) -> tuple[_Keys, Ints, Ints]:

@@ -8,7 +8,6 @@ of their labs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
@@ -20,7 +19,7 @@ from detectors.lab_effects import fit_labs
 from detectors.lab_rows import LabRows, lab_rows
 from streams.cells import BlockPiece
 from streams.config import LabRules
-from streams.lab_sums import MOST_ITEMS, LabSums, as_integers, nearest
+from streams.lab_sums import MOST_ITEMS, LabSums, nearest
 from streams.lab_weeks import LabPairs, LabWeeks
 from streams.tally import LabCount
 
@@ -60,7 +59,7 @@ class LabSheet:
         self._compared: set[str] = set()
         self._effect = np.zeros(0)
         """Of every pair; beyond its end there are none."""
-        self._sums = LabSums()
+        self._sums = LabSums(self._pairs, self._weeks, self._effects_of)
         self._packed: Effects | None = None
 
     @property
@@ -81,8 +80,8 @@ class LabSheet:
         weeks = (days + _TO_MONDAY) // _WEEK
         pairs = self._pairs.numbers(group_of, leaves, labs)
         np.maximum.at(self._room_for_groups(), self._pairs.group_of(leaves).astype(np.intp), weeks.astype(np.int64))
-        self._weeks.fold(pairs, weeks, values)
-        self._sums.change(leaves, weeks)
+        kept = self._weeks.fold(pairs, weeks, values)
+        self._sums.change(leaves[kept], pairs[kept], weeks[kept], values[kept, 1])
 
     def _room_for_groups(self) -> Ints:
         new = len(self._pairs.groups) - len(self._newest)
@@ -92,8 +91,8 @@ class LabSheet:
 
     def expire(self, before_day: int) -> None:
         """Forget the weeks that lie wholly before a day; what comes for them later is passed over."""
-        self._weeks.expire(week_of(before_day))
-        self._sums.expire(week_of(before_day))
+        if self._weeks.expire(week_of(before_day)):
+            self._sums.forget()
 
     def stored(self) -> tuple[Numbers, Numbers, dict[str, int], Iterator[BlockPiece]]:
         """Leaf and lab of every pair in order, the newest week of every group, and the counts."""
@@ -189,39 +188,17 @@ class LabSheet:
             return out
         first, last = week_of(first_day), week_of(last_day)
         leaves = np.concatenate([np.asarray(cell, np.int64) for cell in cells])
-        kept = self._sums.of(leaves, first, last, lambda some: self._sums_of(some, first, last))
+        kept = self._sums.of(leaves, first, last)
         running = np.zeros((len(leaves) + 1, 3), np.int64)
         np.cumsum(kept, axis=0, out=running[1:])
         sums = np.diff(running[np.cumsum([0, *map(len, cells)])], axis=0)
         some = np.flatnonzero(sums[:, 0])
         for cell, (items, high, low) in zip(some.tolist(), sums[some].tolist(), strict=True):
-            fits = items <= MOST_ITEMS
-            out[cell] = nearest(high, low) / items if fits else self._severity(cells[cell], first, last)
+            if items <= MOST_ITEMS:
+                out[cell] = nearest(high, low) / items
+            else:
+                out[cell] = self._sums.severity(np.asarray(cells[cell], np.int64), first, last)
         return out
-
-    def _sums_of(self, leaves: Ints, first: int, last: int) -> Ints:
-        """What :class:`LabSums` keeps of leaves."""
-        pairs, place, items = self._tested(leaves, first, last)
-        out = np.zeros((len(leaves), 3), np.int64)
-        if len(pairs):
-            starts = np.flatnonzero(np.diff(place, prepend=-1))
-            out[place[starts]] = np.add.reduceat(as_integers(items, self._effects_of(pairs)), starts)
-        return out
-
-    def _severity(self, leaves: Sequence[int] | Ints, first: int, last: int) -> float:
-        """The severity in one set of leaves, whatever its numbers."""
-        pairs, _, items = self._tested(np.asarray(leaves, np.int64), first, last)
-        # fsum, for the order of the pairs depends on what else the partition holds, and the sum must not.
-        return math.fsum((items * np.exp(self._effects_of(pairs))).tolist()) / int(items.sum())
-
-    def _tested(self, leaves: Ints, first: int, last: int) -> tuple[Numbers, Places, Ints]:
-        """The pairs of leaves that have tested anything, the place of each one's leaf, ascending, and the items."""
-        pairs, place = self._pairs.of_leaves(leaves)
-        order = np.argsort(pairs, kind="stable")
-        tested = np.empty(len(pairs), np.int64)
-        tested[order] = self._weeks.tested(pairs[order], first, last)
-        some = np.flatnonzero(tested > 0)
-        return pairs[some], place[some], tested[some]
 
     def _effects_of(self, pairs: Numbers) -> Floats:
         held = pairs < len(self._effect)

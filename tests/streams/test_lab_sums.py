@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streams import lab_sums as module
 from streams.lab_sums import LARGEST_EFFECT, MOST_ITEMS, LabSums, as_integers, nearest
+from streams.lab_weeks import LabPairs, LabWeeks
 from streams.labs import LabSheet, monday_of
 
 Event = tuple[int, int, int, int]
@@ -96,11 +97,19 @@ class Both:
         return math.fsum(found) / items if items else 1.0
 
 
+@pytest.mark.parametrize("waiting", [0, 5, 16_384])
 @settings(max_examples=60)
 @given(STEPS, st.lists(st.tuples(st.integers(0, WEEKS), st.integers(0, 4)), min_size=1, max_size=3), st.data())
 def test_what_is_kept_is_what_summing_anew_gives(
-    steps: list[tuple[str, object]], asked: list[tuple[int, int]], data: st.DataObject
+    waiting: int, steps: list[tuple[str, object]], asked: list[tuple[int, int]], data: st.DataObject
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOST_WAITING", waiting)
+        compare(steps, asked, data)
+
+
+def compare(steps: list[tuple[str, object]], asked: list[tuple[int, int]], data: st.DataObject) -> None:
+    """Fold, forget and ask, in any order."""
     both = Both()
     both.take_up_effects([0.3, -0.2, 1.5, 0.0])
     for name, value in steps:
@@ -135,29 +144,48 @@ def test_what_does_not_fit_says_so(items: int, effect: float) -> None:
     assert as_integers(np.array([MOST_ITEMS]), np.array([0.0])).tolist() == [[MOST_ITEMS, MOST_ITEMS << 21, 0]]
 
 
-def test_leaves_are_worked_out_once_until_they_change_and_few_stretches_are_kept() -> None:
-    asked: list[list[int]] = []
+def test_leaves_are_worked_out_once_until_too_much_changes_and_few_stretches_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MOST_WAITING", 2)
+    pairs, weeks = LabPairs(), LabWeeks()
+    sums = LabSums(pairs, weeks, lambda some: np.zeros(len(some)))
+    anew: list[list[int]] = []
+    plain = LabPairs.of_leaves
+    monkeypatch.setattr(LabPairs, "of_leaves", lambda self, some: anew.append(some.tolist()) or plain(self, some))
 
-    def added(leaves: np.ndarray) -> np.ndarray:
-        asked.append(leaves.tolist())
-        return np.stack([leaves, leaves, leaves], axis=1)
+    def fold(leaves: list[int], week: int, items: int) -> None:
+        some, where = np.array(leaves, np.int32), np.full(len(leaves), week, np.int32)
+        numbers = pairs.numbers(group_of, some, some * 0)
+        weeks.fold(numbers, where, np.array([[0, items]] * len(leaves)))
+        sums.change(some, numbers, where, np.full(len(leaves), items))
 
-    sums = LabSums()
-    for _ in range(2):
-        assert sums.of(np.array([4, 1, 4, 9]), 3, 5, added).tolist() == [[4] * 3, [1] * 3, [4] * 3, [9] * 3]
-    sums.change(np.array([1, 4, 9, 70]), np.array([2, 4, 6, 4], np.int32))
-    sums.of(np.array([9, 4, 1]), 3, 5, added)
-    assert asked == [[1, 4, 9], [4]]
-    sums.expire(3)
-    sums.of(np.array([1]), 3, 5, added)
-    assert asked == [[1, 4, 9], [4]]
-    sums.expire(4)
-    sums.of(np.array([1]), 3, 5, added)
-    sums.of(np.array([], np.int64), 3, 5, added)
-    assert asked[2:] == [[1]]
+    def items(*leaves: int, first: int = 3) -> list[int]:
+        return [row[0] for row in sums.of(np.array(leaves, np.int64), first, 5).tolist()]
+
+    fold([1, 4, 9], 4, 7)
+    assert items(4, 1, 4, 9) == items(4, 1, 4, 9) == [7, 7, 7, 7]
+    assert anew == [[1, 4, 9]]
+    fold([1, 4], 5, 2)
+    fold([2, 3, 70], 5, 2)  # nobody has asked for these
+    assert (items(4, 9), items(1)) == ([9, 7], [9])
+    assert anew == [[1, 4, 9]]
+    fold([1, 4], 3, 1)
+    fold([9], 3, 1)
+    assert items(4, 9, 1) == [10, 8, 10]
+    assert anew == [[1, 4, 9], [1, 4, 9]]
     for first in range(module._STRETCHES):
+        assert items(1, first=-first) == [10]
         held = sums.nbytes
-        sums.of(np.array([1]), 10 + first, 20, added)
+    assert items(1, first=-module._STRETCHES) == [10]
     assert sums.nbytes == held
-    sums.of(np.array([1]), 3, 5, added)
-    assert len(asked) == 4 + module._STRETCHES
+    assert items(1) == [10]
+    assert len(anew) == 4 + module._STRETCHES
+
+
+def test_numbers_of_any_size_have_their_mean() -> None:
+    both = Both()
+    both.take_up_effects([8.0, 1.0, 0.0, 0.0])
+    both.fold([(0, 0, 1, 3), (2, 1, 1, 2**40), (4, 1, 1, 5)])
+    for leaves in ([0], [2], [4], [0, 2, 4]):
+        assert both.sheet.severities([leaves], monday_of(1), monday_of(1)).tolist() == [both.severity(leaves, 1, 1)]
