@@ -425,18 +425,20 @@ def _add_e_values(cells: RateCells, found: dict[int, Finding]) -> None:
     )
     allowed = np.clip(1.0 - cells.targets[at], 1e-6, 1.0 - 1e-6)
     log_e = epoch_e_value(betting_factors(tested, np.minimum(failed, tested), allowed))[:, column]
-    for place, value in enumerate(np.exp(np.minimum(log_e, 700.0)).tolist()):
-        finding = found[int(cells.rows[at[place]])]
+    total_n, total_x = tested.sum(axis=1), failed.sum(axis=1)
+    columns = cells.rows[at], np.exp(np.minimum(log_e, 700.0)), total_x, allowed * total_n, total_n, cells.targets[at]
+    for row, value, x, expected, n, target in zip(*(column.tolist() for column in columns), strict=True):
+        finding = found[row]
         finding.e_value = rounded(value)
         finding.evidence.append(
             Evidence(
                 detector="betting-e-process",
                 against="target",
                 window_days=days,
-                observed=float(failed[place].sum()),
-                expected=rounded(float(allowed[place] * tested[place].sum())),
-                tested=int(tested[place].sum()),
-                reference=rounded(float(cells.targets[at[place]])),
+                observed=float(x),
+                expected=rounded(expected),
+                tested=n,
+                reference=rounded(target),
                 e_value=finding.e_value,
             )
         )
