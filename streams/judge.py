@@ -22,7 +22,7 @@ from streams.finding import Finding
 from streams.grades import statistical_level
 from streams.judge_counts import judge_counts
 from streams.judge_drift import judge_index_drift, judge_losses
-from streams.judge_events import Behind, events_behind
+from streams.judge_events import AdverseRows, Behind, events_behind
 from streams.judge_rates import judge_rates
 from streams.judge_roles import roles
 from streams.judge_rows import RowFacts
@@ -56,6 +56,7 @@ class Judge:
         self._leaves = CellLeaves(state)
         self._scan = ClusterScan(catalogue, config.scan)
         self._facts = {name: RowFacts(state.stores[name], partial(self._target, name)) for name in _KINDS}
+        self._adverse = {name: AdverseRows(state.ledger, INDICATORS.index(name)) for name in _KINDS}
         self._standing: dict[str, npt.NDArray[np.intp]] = {name: np.empty(0, np.intp) for name in _KINDS}
         """Rows, ascending."""
 
@@ -152,7 +153,7 @@ class Judge:
         role = roles(self._state, indicator, findings)
         # Echoes need no contributors: the primary cell lists them.
         primary = [finding for finding in findings if role[finding.row] == "primary"]
-        told = events_behind(self._state, self._calendar, indicator, primary, day)
+        told = events_behind(self._state, self._adverse[name], self._calendar, primary, day)
         behind = {finding.row: one for finding, one in zip(primary, told, strict=True)}
         made = [self._signal(name, one, role[one.row], behind.get(one.row) or Behind(), tick) for one in findings]
         return sorted(made, key=lambda signal: (signal.product, signal.region))
