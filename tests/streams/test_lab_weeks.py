@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams import lab_weeks as module
 from streams.cells import CellStore
 from streams.lab_weeks import LabPairs, LabWeeks
 
@@ -68,9 +70,15 @@ def folded(batches: list[list[Event]], oldest: int = -1_000) -> tuple[LabPairs, 
     return pairs, weeks, plain
 
 
-@given(BATCHES, st.integers(-80, 150), st.integers(-80, 150))
-def test_pairs_and_sums_are_those_of_a_plain_loop(batches: list[list[Event]], first: int, last: int) -> None:
-    pairs, weeks, plain = folded(batches)
+FRESH = st.sampled_from([0, 5, 4_096])
+
+
+@given(BATCHES, st.integers(-80, 150), st.integers(-80, 150), FRESH)
+def test_pairs_and_sums_are_those_of_a_plain_loop(
+    batches: list[list[Event]], first: int, last: int, fresh: int
+) -> None:
+    with patch.object(module, "_FRESH", fresh):
+        pairs, weeks, plain = folded(batches)
     assert dict(zip(zip(pairs.leaf.tolist(), pairs.lab.tolist(), strict=True), range(len(pairs)), strict=True)) == (
         plain.pairs
     )
@@ -87,16 +95,18 @@ def test_pairs_and_sums_are_those_of_a_plain_loop(batches: list[list[Event]], fi
     assert weeks.tested(twice, first, last).tolist() == np.repeat(by_hand, 2).tolist()
 
 
-@given(BATCHES, st.lists(st.integers(0, 30), max_size=6))
+@given(BATCHES, st.lists(st.integers(0, 30), max_size=6), FRESH)
 def test_the_pairs_of_leaves_are_found_with_the_leaf_that_each_belongs_to(
-    batches: list[list[Event]], leaves: list[int]
+    batches: list[list[Event]], leaves: list[int], fresh: int
 ) -> None:
-    pairs, _, plain = folded(batches)
+    with patch.object(module, "_FRESH", fresh):
+        pairs, _, plain = folded(batches)
     found, place = pairs.of_leaves(np.array(leaves, np.int64))
     expected = [
         (at, number) for at, leaf in enumerate(leaves) for pair, number in plain.pairs.items() if pair[0] == leaf
     ]
     assert sorted(zip(place.tolist(), found.tolist(), strict=True)) == sorted(expected)
+    assert place.tolist() == sorted(place.tolist())
 
 
 @given(BATCHES, st.integers(-70, 140))
