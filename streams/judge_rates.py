@@ -23,7 +23,7 @@ from detectors.run_length import threshold_for_arl
 from schemas.alerts import Against, Evidence
 from streams.cells import CellStore
 from streams.config import PassRateRules
-from streams.finding import Finding, rounded
+from streams.finding import Finding, rounded, rounded_all
 from streams.judge_sums import CACHED, PIECE, pieces, weeks_back
 from streams.lab_mix import PEER_DAYS, LabFactor
 from streams.rate_cells import RateCells, correlation, kin_of, load
@@ -230,28 +230,30 @@ def _collect(
     n, x = hits.n, hits.x
     expected, rate = n * (1.0 - reference), pass_rate(n, x)
     lower, upper = jeffreys_interval(n, n - x, rules.confidence)
-    rows, recurrence = cells.rows[hits.at], 1.0 / np.maximum(p_value, 1e-300)
-    columns = hits.question, rows, n, x, expected, rate, lower, upper, reference, p_value, recurrence, factors
-    for number, row, tested, failed, usual, share, low, high, aim, p, days, factor in zip(
-        *(column.tolist() for column in columns), strict=True
+    shown = expected, rate, lower, upper, reference, p_value, 1.0 / np.maximum(p_value, 1e-300)
+    told = rounded_all(np.stack(shown, axis=1).reshape(-1))
+    columns = hits.question, cells.rows[hits.at], n, x, p_value, x - expected, factors
+    for at, (number, row, tested, failed, p, excess, factor) in enumerate(
+        zip(*(column.tolist() for column in columns), strict=True)
     ):
         question = questions[number]
+        usual, share, low, high, aim, chance, days = told[at * len(shown) : (at + 1) * len(shown)]
         entry = Evidence(
             detector=question.detector,
             against=question.against,
             window_days=question.window,
             observed=failed,
-            expected=rounded(usual),
+            expected=usual,
             tested=int(tested),
-            rate=rounded(share),
-            lower=rounded(low),
-            upper=rounded(high),
-            reference=rounded(aim),
-            p_value=rounded(p),
-            recurrence_days=rounded(days),
+            rate=share,
+            lower=low,
+            upper=high,
+            reference=aim,
+            p_value=chance,
+            recurrence_days=days,
             lab_factor=factor if factor > 1.0 else None,
         )
-        _add(found, row, p, question.number, failed - usual, entry, question.window)
+        _add(found, row, p, question.number, excess, entry, question.window)
 
 
 def _add(
