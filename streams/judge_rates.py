@@ -428,19 +428,21 @@ def _add_e_values(cells: RateCells, found: dict[int, Finding]) -> None:
     allowed = np.clip(1.0 - cells.targets[at], 1e-6, 1.0 - 1e-6)
     log_e = epoch_e_value(betting_factors(tested, np.minimum(failed, tested), allowed))[:, column]
     total_n, total_x = tested.sum(axis=1), failed.sum(axis=1)
-    columns = cells.rows[at], np.exp(np.minimum(log_e, 700.0)), total_x, allowed * total_n, total_n, cells.targets[at]
-    for row, value, x, expected, n, target in zip(*(column.tolist() for column in columns), strict=True):
+    value, expected, target = np.exp(np.minimum(log_e, 700.0)), allowed * total_n, cells.targets[at]
+    shown = (rounded_all(column) for column in (value, expected, target))
+    columns = cells.rows[at].tolist(), total_x.tolist(), total_n.tolist(), *shown
+    for row, x, n, e_value, usual, aim in zip(*columns, strict=True):
         finding = found[row]
-        finding.e_value = rounded(value)
+        finding.e_value = e_value
         finding.evidence.append(
             Evidence(
                 detector="betting-e-process",
                 against="target",
                 window_days=days,
                 observed=float(x),
-                expected=rounded(expected),
+                expected=usual,
                 tested=n,
-                reference=rounded(target),
-                e_value=finding.e_value,
+                reference=aim,
+                e_value=e_value,
             )
         )

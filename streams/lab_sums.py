@@ -31,13 +31,13 @@ _STRETCHES: Final = 8
 """Stretches of weeks that are kept: three windows and what lies before them, and some room."""
 _MOST_WAITING: Final = 16_384
 """Changes of one stretch that may wait."""
-_HIGH, _LOW = 21, 41
+_HIGH, _LOW = 26, 34
 """Places behind the point of the higher and, from there on, of the lower part of a number."""
-LARGEST_EFFECT: Final = 10 * math.log(2.0)
-"""A log odds ratio up to which the factor lies between 2**-10 and 2**10: a number of items times it then has no digit
-behind the 62nd place."""
-MOST_ITEMS: Final = 2**31
-"""So many items times such a factor still fit."""
+LARGEST_EFFECT: Final = 5.5
+"""A log odds ratio up to which the factor lies between 2**-8 and 2**8: a number of items times it then has no digit
+behind the 60th place."""
+MOST_ITEMS: Final = 2**29
+"""So many items times such a factor still fit, and the lower parts of as many pairs."""
 
 
 def as_integers(items: Ints, effects: Floats) -> Ints:

@@ -28,7 +28,7 @@ EFFECTS = st.lists(st.floats(-3, 3).map(lambda value: round(value, 4)), min_size
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("fold"), EVENTS),
-        st.tuples(st.just("fold"), EVENTS.map(lambda some: [(*one[:3], one[3] * 2**31) for one in some])),
+        st.tuples(st.just("fold"), EVENTS.map(lambda some: [(*one[:3], one[3] * 2**29) for one in some])),
         st.tuples(st.just("effects"), EFFECTS),
         st.tuples(st.just("effects"), st.just([8.0, -7.5, 0.1, 0.0])),
         st.tuples(st.just("expire"), st.integers(0, 5)),
@@ -133,15 +133,22 @@ def test_integers_say_exactly_what_the_floats_say(rows: list[tuple[int, float]])
     found = as_integers(items, effects)
     plain = (items * np.exp(effects)).tolist()
     for (_, high, low), value in zip(found.tolist(), plain, strict=True):
-        assert Fraction(high * 2**41 + low, 2**62) == Fraction(value)
+        assert Fraction(high * 2**34 + low, 2**60) == Fraction(value)
     _, high, low = found.sum(axis=0).tolist()
     assert nearest(high, low) == math.fsum(plain)
 
 
-@pytest.mark.parametrize(("items", "effect"), [(1, 7.0), (1, -7.0), (MOST_ITEMS + 1, 0.0), (2**62, 300.0)])
+def test_as_much_as_may_be_does_not_overflow() -> None:
+    most = as_integers(np.array([MOST_ITEMS]), np.array([LARGEST_EFFECT]))[0, 1]
+    assert 2**62 < most < 2**63 - 1
+    lows = [as_integers(np.array([1]), np.array([effect]))[0, 2] for effect in np.linspace(-5.5, 5.5, 1_001)]
+    assert max(lows) * MOST_ITEMS < 2**63
+
+
+@pytest.mark.parametrize(("items", "effect"), [(1, 5.6), (1, -5.6), (MOST_ITEMS + 1, 0.0), (2**62, 300.0)])
 def test_what_does_not_fit_says_so(items: int, effect: float) -> None:
     assert as_integers(np.array([items]), np.array([effect])).tolist() == [[MOST_ITEMS + 1, 0, 0]]
-    assert as_integers(np.array([MOST_ITEMS]), np.array([0.0])).tolist() == [[MOST_ITEMS, MOST_ITEMS << 21, 0]]
+    assert as_integers(np.array([MOST_ITEMS]), np.array([0.0])).tolist() == [[MOST_ITEMS, MOST_ITEMS << 26, 0]]
 
 
 def test_leaves_are_worked_out_once_until_too_much_changes_and_few_stretches_are_kept(
