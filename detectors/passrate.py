@@ -25,13 +25,15 @@ import numpy.typing as npt
 from scipy import special
 
 from detectors.errors import DetectorError
-from detectors.evidence import FloatArray, RateEvidence, as_parameter, as_samples, check_fraction
+from detectors.evidence import BoolArray, FloatArray, RateEvidence, as_parameter, as_samples, check_fraction
 from detectors.tails import beta_binomial_tail
 
 __all__ = [
     "below_target",
+    "chance_by_reference",
     "dispersion",
     "jeffreys_interval",
+    "pass_rate",
     "pooled_dispersion",
     "wilson_interval",
     "worse_than_reference",
@@ -129,7 +131,7 @@ def below_target(
     return RateEvidence(
         tested=n,
         failed=x,
-        rate=_pass_rate(n, x),
+        rate=pass_rate(n, x),
         lower=lower,
         upper=upper,
         reference=target,
@@ -188,6 +190,33 @@ def worse_than_reference(
     ([0.0115], [0.1647])
     """
     n, x = as_samples(tested, failed)
+    reference, p_value, defined = chance_by_reference(n, x, ref_tested, ref_failed, rho, ref_windows=ref_windows)
+    lower, upper = jeffreys_interval(n, n - x, confidence)
+    return RateEvidence(
+        tested=n,
+        failed=x,
+        rate=pass_rate(n, x),
+        lower=lower,
+        upper=upper,
+        reference=reference,
+        p_value=p_value,
+        alarm=defined & (p_value <= check_fraction(alpha, "alpha")),
+        defined=defined,
+    )
+
+
+def chance_by_reference(
+    tested: npt.ArrayLike,
+    failed: npt.ArrayLike,
+    ref_tested: npt.ArrayLike,
+    ref_failed: npt.ArrayLike,
+    rho: npt.ArrayLike,
+    *,
+    ref_windows: npt.ArrayLike = 1,
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """``reference``, ``p_value`` and ``defined`` of :func:`worse_than_reference` alone, which has the parameters: many
+    windows are weighed for each that is shown with an interval."""
+    n, x = as_samples(tested, failed)
     ref_n, ref_x = as_samples(ref_tested, ref_failed, prefix="ref_")
     if ref_n.shape != n.shape:
         raise DetectorError(f"ref_tested: shape {ref_n.shape} differs from tested, {n.shape}")
@@ -198,18 +227,7 @@ def worse_than_reference(
     reference = (ref_x + 0.5) / (ref_n + 1.0)
     defined = (n > 0) & (ref_n > 0)
     p_value = np.where(defined, beta_binomial_tail(x, n, reference, 1.0 / tau - 1.0), 1.0)
-    lower, upper = jeffreys_interval(n, n - x, confidence)
-    return RateEvidence(
-        tested=n,
-        failed=x,
-        rate=_pass_rate(n, x),
-        lower=lower,
-        upper=upper,
-        reference=np.where(ref_n > 0, 1.0 - reference, np.nan),
-        p_value=p_value,
-        alarm=defined & (p_value <= check_fraction(alpha, "alpha")),
-        defined=defined,
-    )
+    return np.where(ref_n > 0, 1.0 - reference, np.nan), p_value, defined
 
 
 def dispersion(tested: npt.ArrayLike, failed: npt.ArrayLike, *, pool: float, pool_weight: float = 10.0) -> FloatArray:
@@ -268,5 +286,6 @@ def _excess(n: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, Float
     return square.sum(axis=1) - free, np.where(mixed, room, 0.0), free
 
 
-def _pass_rate(n: FloatArray, x: FloatArray) -> FloatArray:
+def pass_rate(n: FloatArray, x: FloatArray) -> FloatArray:
+    """Share of the n tested that is not among the x failed; NaN where nothing was tested."""
     return np.asarray(np.divide(n - x, n, out=np.full_like(n, np.nan), where=n > 0))

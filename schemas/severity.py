@@ -273,8 +273,10 @@ class Severity(_Section, kw_only=True, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"probability: must be from 0 to 1, found {probability!r}")
         if severity not in SEVERITIES:
             raise ValueError(f"severity: must be 1, 2, 3 or 4, found {severity!r}")
-        band = next((band for band in self.matrix.bands if probability > band.above), self.matrix.bands[-1])
-        return cast(Risk, band.risk[severity - 1])
+        for band in self.matrix.bands:
+            if probability > band.above:
+                break
+        return cast(Risk, band.risk[severity - 1])  # the last band holds the rest
 
     def level_of_risk(self, risk: Risk) -> int:
         """The grade, 1 to 4, of a risk."""

@@ -23,6 +23,7 @@ little, but a bound is not a proof: only strong evidence (a small p-value *and* 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from scipy import special
@@ -70,13 +71,21 @@ def _level_of_risk(kind: AlertKind, finding: Finding, severities: Sequence[int],
     if harm is None:
         return rules.statistics.plain_level
     chance = max((_chance(one, rules.statistics) for one in finding.evidence), default=0.0)
-    events = list(severities)
-    events[rules.nonconformity.unknown] += events[0] if sum(events) else 1
-    reach = [sum(events[severity:]) / sum(events[1:]) for severity in _SEVERITIES]
-    scenarios = zip(_SEVERITIES, reach, harm, strict=True)
-    return min(
-        rules.level_of_risk(rules.risk(chance * share * hurts, severity)) for severity, share, hurts in scenarios
-    )
+    level, risk, level_of_risk = 4, rules.risk, rules.level_of_risk
+    for severity, share in enumerate(_reach(tuple(severities), rules.nonconformity.unknown), start=1):
+        level = min(level, level_of_risk(risk(chance * share * harm[severity - 1], severity)))
+    return level
+
+
+@lru_cache(maxsize=4_096)
+def _reach(events: tuple[int, ...], unknown: int) -> tuple[float, ...]:
+    """The share of the adverse events that are at least of each severity, those of an unknown one counted as of one.
+
+    Most findings are echoes, whose events nobody looks at, and ask for the same.
+    """
+    known = list(events)
+    known[unknown] += known[0] if sum(known) else 1
+    return tuple(sum(known[severity:]) / sum(known[1:]) for severity in _SEVERITIES)
 
 
 def _chance(evidence: Evidence, chosen: Statistics) -> float:

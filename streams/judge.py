@@ -7,6 +7,7 @@ What is the echo of what is told by :mod:`streams.judge_roles`, what lies behind
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -22,13 +23,13 @@ from streams.finding import Finding
 from streams.grades import statistical_level
 from streams.judge_counts import judge_counts
 from streams.judge_drift import judge_index_drift, judge_losses
-from streams.judge_events import Behind, events_behind
+from streams.judge_events import AdverseRows, Behind, events_behind
 from streams.judge_rates import judge_rates
 from streams.judge_roles import roles
 from streams.judge_rows import RowFacts
 from streams.judge_satisfaction import judge_satisfaction
 from streams.judge_scan import ClusterScan
-from streams.lab_mix import LabMix
+from streams.lab_mix import CellLeaves, LabMix
 from streams.state import AssessState, Folded
 from streams.ticks import Calendar
 
@@ -53,8 +54,10 @@ class Judge:
         self._state = state
         self._calendar = calendar
         self._severity = config.grades.load()
+        self._leaves = CellLeaves(state)
         self._scan = ClusterScan(catalogue, config.scan)
         self._facts = {name: RowFacts(state.stores[name], partial(self._target, name)) for name in _KINDS}
+        self._adverse = {name: AdverseRows(state.ledger, INDICATORS.index(name)) for name in _KINDS}
         self._standing: dict[str, npt.NDArray[np.intp]] = {name: np.empty(0, np.intp) for name in _KINDS}
         """Rows, ascending."""
 
@@ -95,10 +98,17 @@ class Judge:
 
     def _to_judge(self, name: str, dirty: npt.NDArray[np.intp], whole: bool) -> npt.NDArray[np.intp]:
         standing = self._standing[name]
+        if not len(standing) or not (whole or len(dirty)):
+            return dirty
+        chosen = np.zeros(len(self._state.stores[name]), np.bool_)
+        chosen[dirty] = True
         if not whole:
             branches = self._facts[name].branches
-            standing = standing[np.isin(branches(standing), branches(dirty))]
-        return np.union1d(dirty, standing) if len(standing) else dirty
+            touched = np.zeros(self._facts[name].branch_count, np.bool_)
+            touched[branches(dirty)] = True
+            standing = standing[touched[branches(standing)]]
+        chosen[standing] = True
+        return np.flatnonzero(chosen)
 
     def _reported(self, name: str, since: int, tick: int) -> list[str]:
         """Products, at every level, with reports in the ticks from ``since`` before ``tick``; sorted."""
@@ -116,17 +126,21 @@ class Judge:
     ) -> list[Signal]:
         store = self._state.stores[name]
         if name == "pass":
-            labs = LabMix(self._state, day, self._config.pass_rate) if self._config.labs.adjust else None
+            rules = self._config.pass_rate
+            labs = LabMix(self._state, self._leaves, day, rules) if self._config.labs.adjust else None
             targets = self._facts[name].targets(rows)
-            findings = judge_rates(store, rows, day, targets, self._config.pass_rate, labs)
+            findings = judge_rates(store, rows, day, targets, rules, labs)
         elif name == "satisfaction":
             findings = self._satisfaction(rows, day)
         elif name == "loss":
             findings = judge_losses(store, rows, day, self._config.drift)
         else:
             findings = _merged(judge_counts(store, rows, day, self._config.counts), clusters)
-        found = np.array([finding.row for finding in findings], np.intp)
-        self._standing[name] = np.union1d(np.setdiff1d(self._standing[name], rows), found)
+        standing = np.zeros(len(store), np.bool_)
+        standing[self._standing[name]] = True
+        standing[rows] = False
+        standing[[finding.row for finding in findings]] = True
+        self._standing[name] = np.flatnonzero(standing)
         return self._signals(name, findings, tick, day)
 
     def _satisfaction(self, rows: npt.NDArray[np.intp], day: int) -> list[Finding]:
@@ -150,19 +164,22 @@ class Judge:
         role = roles(self._state, indicator, findings)
         # Echoes need no contributors: the primary cell lists them.
         primary = [finding for finding in findings if role[finding.row] == "primary"]
-        told = events_behind(self._state, self._calendar, indicator, primary, day)
+        told = events_behind(self._state, self._adverse[name], self._calendar, primary, day)
         behind = {finding.row: one for finding, one in zip(primary, told, strict=True)}
-        made = [self._signal(name, one, role[one.row], behind.get(one.row) or Behind(), tick) for one in findings]
+        as_of = self._calendar.moment(self._calendar.tick_end(tick))
+        made = [
+            self._signal(name, one, role[one.row], behind.get(one.row) or Behind(), tick, as_of) for one in findings
+        ]
         return sorted(made, key=lambda signal: (signal.product, signal.region))
 
-    def _signal(self, name: str, finding: Finding, role: Role, behind: Behind, tick: int) -> Signal:
+    def _signal(self, name: str, finding: Finding, role: Role, behind: Behind, tick: int, as_of: datetime) -> Signal:
         product, region = self._state.stores[name].cells[finding.row]
         scope: Scope = "cell"
         if behind.products >= 2 and behind.regions >= self._config.escalate.industry_regions:
             scope = "industry"
         return Signal(
             tick=tick,
-            as_of=self._calendar.moment(self._calendar.tick_end(tick)),
+            as_of=as_of,
             kind=_KINDS[name],
             product=product,
             region=region,

@@ -1,13 +1,15 @@
 """The events behind evidence: who contributes to it, how severe they are, and where in the raw topics they lie.
 
-The live adverse rows of the ledger are looked through once for all cells of an indicator, from the first day of the
-widest window; by their leaves they then fall to the cells, and each cell keeps those of its own window.
+The adverse rows of the ledger are noted as they come, so that few of its rows are ever looked at twice. Those that are
+live are looked through once for all cells of an indicator, from the first day of the widest window; by their leaves
+they then fall to the cells, and each cell keeps those of its own window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -18,16 +20,18 @@ from schemas.alerts import Contributor, SourceRange
 from streams.columns import INDICATORS
 from streams.finding import Finding
 from streams.judge_sums import pieces
+from streams.ledger import Ledger
 from streams.state import AssessState
 from streams.ticks import Calendar
 
-__all__ = ["Behind", "events_behind"]
+__all__ = ["AdverseRows", "Behind", "events_behind"]
 
 _ROLES: Final = ("lab", "producer", "batch", "gtin")
 _LISTED: Final = 10
 _TOGETHER: Final = 1_024
 """Cells whose events are held together."""
 _PASS: Final = INDICATORS.index("pass")
+_KNOWN_TRACES: Final = 4_096
 _trace: Final = msgspec.json.Decoder(list[str | None])
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
@@ -46,8 +50,36 @@ class Behind:
     sources: list[SourceRange] = field(default_factory=list)
 
 
+class AdverseRows:
+    """Which rows of a ledger, live or dead, are adverse events of one indicator."""
+
+    def __init__(self, ledger: Ledger, indicator: int) -> None:
+        self._ledger = ledger
+        self.indicator = indicator
+        self._rows = np.zeros(0, np.int32)
+        self._seen = 0
+        self._first: int | None = None
+        """Tick of the ledger's first row: whole ticks are dropped, and then the others move up."""
+
+    def since(self, start: int) -> Rows:
+        """Numbers of the adverse rows from one on, ascending."""
+        self._go_on()
+        return self._rows[self._rows.searchsorted(start) :].astype(np.intp)
+
+    def _go_on(self) -> None:
+        ledger = self._ledger
+        first = int(ledger["tick"][0]) if len(ledger) else None
+        if first != self._first:
+            self._first, self._seen, self._rows = first, 0, self._rows[:0]
+        hit = ledger["indicator"][self._seen :] == self.indicator
+        if self.indicator == _PASS:
+            hit &= ledger["x"][self._seen :] > 0
+        self._rows = np.concatenate([self._rows, (np.flatnonzero(hit) + self._seen).astype(np.int32)])
+        self._seen = len(ledger)
+
+
 def events_behind(
-    state: AssessState, calendar: Calendar, indicator: int, findings: Sequence[Finding], day: int
+    state: AssessState, adverse: AdverseRows, calendar: Calendar, findings: Sequence[Finding], day: int
 ) -> list[Behind]:
     """The events of each finding's window and cell, in the order of the findings."""
     if not findings:
@@ -57,25 +89,22 @@ def events_behind(
     days, place = np.unique(first, return_inverse=True)
     starts = [state.ledger.since(calendar.first_tick_of_day(one - 1)).start for one in days.tolist()]
     since = np.array(starts, np.intp)[place]
-    leaves = [np.array(state.leaves_under(indicator, finding.row), np.intp) for finding in findings]
-    rows = _by_leaf(state, indicator, int(since.min()), int(days[0]), np.concatenate(leaves))
+    leaves = [np.array(state.leaves_under(adverse.indicator, finding.row), np.intp) for finding in findings]
+    rows = _by_leaf(state, adverse.since(int(since.min())), int(days[0]), np.concatenate(leaves))
     found: list[Behind] = []
     for part in pieces(len(findings), _TOGETHER):
         found += _told(state, rows, leaves[part], first[part], since[part])
     return found
 
 
-def _by_leaf(state: AssessState, indicator: int, since: int, first: int, leaves: Rows) -> Rows:
-    """Live adverse rows of the ledger from one on, of some leaves and of days from one on; in order of the leaves."""
+def _by_leaf(state: AssessState, rows: Rows, first: int, leaves: Rows) -> Rows:
+    """Those of some rows that are live, of some leaves and of days from one on; in order of the leaves."""
     ledger = state.ledger
-    hit = ledger["live"][since:] & (ledger["indicator"][since:] == indicator) & (ledger["day"][since:] >= first)
-    if indicator == _PASS:
-        hit &= ledger["x"][since:] > 0
-    rows = np.flatnonzero(hit) + since
     wanted = np.zeros(len(state.leaves), np.bool_)
     wanted[leaves] = True
     rows = rows[wanted[ledger["leaf"][rows]]]
-    return np.asarray(rows[np.argsort(ledger["leaf"][rows], kind="stable")], np.intp)
+    rows = rows[ledger["live"][rows] & (ledger["day"][rows] >= first)]
+    return rows[np.argsort(ledger["leaf"][rows], kind="stable")]
 
 
 def _told(state: AssessState, rows: Rows, leaves: Sequence[Rows], first: Ints, since: Rows) -> list[Behind]:
@@ -116,11 +145,14 @@ def _name_contributors(state: AssessState, told: list[Behind], of: Rows, trace: 
     """Who the adverse events come from: of each role the most frequent, ties by code."""
     some = np.flatnonzero(trace >= 0)
     distinct, place = np.unique(trace[some], return_inverse=True)
-    traces = [dict(zip(_ROLES, _trace.decode(state.traces[number]), strict=True)) for number in distinct.tolist()]
-    codes = sorted({code for one in traces for code in one.values() if code})
+    traces = [_codes_in(state.traces[number]) for number in distinct.tolist()]
+    codes = sorted({code for one in traces for code in one if code})
     number = {code: at for at, code in enumerate(codes)}
     for role in _ROLES:  # one after the other: so they come in their order
-        coded = np.array([number.get(one[role] or "", -1) for one in traces], np.int64)[place]
+        column = _ROLES.index(role)
+        coded = np.array([number.get(one[column] or "", -1) for one in traces], np.int64)[place]
+        if not (coded >= 0).any():
+            continue
         named = some[coded >= 0]
         keys, which = np.unique(of[named] * len(codes) + coded[coded >= 0], return_inverse=True)
         adverse = np.zeros(len(keys), np.int64)
@@ -131,6 +163,12 @@ def _name_contributors(state: AssessState, told: list[Behind], of: Rows, trace: 
         listed = np.flatnonzero(np.arange(len(cell)) - np.searchsorted(cell, cell) < _LISTED)
         for at, name, events in zip(*(one[listed].tolist() for one in (cell, code, adverse)), strict=True):
             told[at].contributors.append(Contributor(role=role, code=codes[name], adverse=events))
+
+
+@lru_cache(maxsize=_KNOWN_TRACES)
+def _codes_in(trace: str) -> tuple[str | None, ...]:
+    """The code of each role."""
+    return tuple(_trace.decode(trace))
 
 
 def _name_sources(state: AssessState, told: list[Behind], of: Rows, origin: npt.NDArray[Any], offset: Ints) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +18,15 @@ from scipy import special
 from detectors.edetector import betting_factors, epoch_e_value
 from detectors.evidence import RateEvidence
 from detectors.lr_cusum import lr_cusum
-from detectors.passrate import dispersion, jeffreys_interval, worse_than_reference
+from detectors.passrate import chance_by_reference, jeffreys_interval, pass_rate, worse_than_reference
 from detectors.run_length import threshold_for_arl
 from schemas.alerts import Against, Evidence
 from streams.cells import CellStore
 from streams.config import PassRateRules
-from streams.finding import Finding, rounded
-from streams.judge_sums import CACHED, PIECE, peer_sums_back, pieces, sums_back, weeks_back
+from streams.finding import Finding, rounded, rounded_all
+from streams.judge_sums import CACHED, PIECE, pieces, weeks_back
 from streams.lab_mix import PEER_DAYS, LabFactor
+from streams.rate_cells import RateCells, correlation, kin_of, load
 
 __all__ = ["RateHistory", "judge_rates", "rate_history"]
 
@@ -39,48 +41,32 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(slots=True)
-class _Cells:
-    """What is known of some cells on a day: sums over the last so many days, all arrays [cells] in order of ``rows``.
-
-    Parameters
-    ----------
-    own, peers
-        (failed, tested) by the number of days, of the cells and of the same products elsewhere in the next wider
-        region.
-    days
-        How far back is looked at all.
-    """
-
-    store: CellStore
-    rows: npt.NDArray[np.intp]
-    widest: npt.NDArray[np.intp]
-    targets: Floats
-    day: int
-    days: int
-    own: dict[int, tuple[Ints, Ints]]
-    peers: dict[int, tuple[Ints, Ints]]
-
-    def between(self, after: int, until: int) -> tuple[Floats, Floats]:
-        """Tested and failed of the days more than ``after`` and up to ``until`` days back."""
-        (failed, tested), (less_failed, less_tested) = self.own[until], self.own[after]
-        return (tested - less_tested).astype(np.float64), (failed - less_failed).astype(np.float64)
-
-
-@dataclass(slots=True)
-class _Suspects:
-    """Cells (places in ``_Cells.rows``) that one window may speak against, and what it is held against there."""
+class _Question(NamedTuple):
+    """What one window (its place and days) is held against, and the detector that says so."""
 
     number: int
     window: int
     against: Against
     detector: str
+
+
+@dataclass(slots=True)
+class _Suspects:
+    """Windows of cells that may be evidence, question by question; every field is an array [suspects].
+
+    ``question`` is a place in the questions, ``at`` one in ``RateCells.rows``.
+    """
+
+    question: npt.NDArray[np.intp]
     at: npt.NDArray[np.intp]
     n: Floats
     x: Floats
     ref_n: Floats
     ref_x: Floats
     ref_windows: Floats
+
+    def take(self, some: npt.NDArray[np.intp]) -> _Suspects:
+        return _Suspects(*(getattr(self, one.name)[some] for one in fields(self)))
 
 
 def judge_rates(
@@ -105,122 +91,99 @@ def judge_rates(
     busy = np.flatnonzero(np.concatenate([np.empty(0, np.int64), *recent]) >= rules.min_failed)
     # A running epoch of the e-values may reach back further than a short history.
     days = max(max(rules.windows_days) + rules.history_days, _EPOCH_WEEKS * _WEEK)
-    kin, targets = _kin(store, rows[busy]), targets[busy]
+    kin, targets = kin_of(store, rows[busy]), targets[busy]
     found: dict[int, Finding] = {}
     for part in pieces(len(busy), PIECE):
-        cells = _load(store, kin[:, part], targets[part], day, days, rules.windows_days, rules)
+        cells = load(store, kin[:, part], targets[part], day, days, rules.windows_days, rules)
         _judge_piece(cells, rules, labs, found)
     return [found[row] for row in sorted(found)]
 
 
-def _judge_piece(cells: _Cells, rules: PassRateRules, labs: LabFactor | None, found: dict[int, Finding]) -> None:
-    suspects = [
-        suspect
-        for number, window in enumerate(rules.windows_days)
-        for suspect in _suspects(cells, number, window, rules)
-    ]
+def _judge_piece(cells: RateCells, rules: PassRateRules, labs: LabFactor | None, found: dict[int, Finding]) -> None:
+    questions, suspects = _suspects(cells, rules)
     sliding = _sliding(cells, rules)
-    rho = np.zeros(len(cells.rows))
-    needed = np.unique(np.concatenate([sliding, *(one.at for one in suspects)]))
+    needed = np.union1d(sliding, suspects.at)
     if not len(needed):
         return
-    rho[needed] = _correlation(cells, needed, rules)
-    for one in suspects:
-        _judge_window(cells, one, rho, rules, labs, found)
+    rho = np.zeros(len(cells.rows))
+    rho[needed] = correlation(cells, needed, rules)
+    _judge_windows(cells, questions, suspects, rho, rules, labs, found)
     _judge_cusum(cells, sliding, rho, rules, labs, found)
     _add_e_values(cells, found)
 
 
-def _kin(store: CellStore, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """[3, rows]: the cells themselves, the same products in the next wider region (-1: none), and in all regions."""
-    widest, wider = rows, store.wider(rows)
-    up = wider
-    while (up >= 0).any():
-        widest = np.where(up >= 0, up, widest)
-        up = store.wider(widest)
-    return np.stack([rows, wider, widest])
+def _suspects(cells: RateCells, rules: PassRateRules) -> tuple[list[_Question], _Suspects]:
+    """Window by window and reference by reference the cells that even the narrow binomial finds unlikely."""
+    questions, held = list[_Question](), list[_Suspects]()
+    for number, window in enumerate(rules.windows_days):
+        n, x = cells.between(0, window)
+        for against, detector, ref_n, ref_x, ref_windows in _references(cells, window, rules):
+            at = _suspect(n, x, ref_n, ref_x, rules)
+            question = np.full(len(at), len(questions))
+            held.append(_Suspects(question, at, n[at], x[at], ref_n[at], ref_x[at], ref_windows[at]))
+            questions.append(_Question(number, window, against, detector))
+    columns = (np.concatenate([getattr(one, column.name) for one in held]) for column in fields(_Suspects))
+    return questions, _Suspects(*columns)
 
 
-def _load(
-    store: CellStore,
-    kin: npt.NDArray[np.intp],
-    targets: Floats,
-    day: int,
-    days: int,
-    windows: Sequence[int],
-    rules: PassRateRules,
-) -> _Cells:
-    rows, wider, widest = kin
-    longest = max(rules.windows_days)
-    ends = {days, longest, *windows, *(window + rules.history_days for window in windows)}
-    ends |= {longest // _WEEK * _WEEK}
-    own = sums_back(store, rows, day, sorted(ends - {0}))
-    own[0] = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    peers = peer_sums_back(store, rows, wider, day, sorted({max(window, PEER_DAYS) for window in windows}))
-    return _Cells(store, rows, widest, targets, day, days, own, peers)
-
-
-def _correlation(cells: _Cells, at: npt.NDArray[np.intp], rules: PassRateRules) -> Floats:
-    """Correlation before the windows judged: that of the product in all regions (the widest row above the cell), where
-    batches of one region are thinned out, or that of the cell itself, whichever is the larger."""
-    widest, place = np.unique(cells.widest[at], return_inverse=True)
-    longest = max(rules.windows_days)
-    pool, own = (
-        _dispersion(cells.store, rows, cells.day - longest, cells.days - longest, rules)
-        for rows in (widest, cells.rows[at])
-    )
-    return np.maximum(pool[place], own)
-
-
-def _dispersion(store: CellStore, rows: npt.NDArray[np.intp], last_day: int, days: int, rules: PassRateRules) -> Floats:
-    out = np.empty(len(rows))
-    for part in pieces(len(rows), CACHED):
-        weekly = weeks_back(store, rows[part], last_day, days // _WEEK)
-        out[part] = dispersion(weekly[:, :, 1], weekly[:, :, 0], pool=rules.correlation)
-    return out
-
-
-def _suspects(cells: _Cells, number: int, window: int, rules: PassRateRules) -> list[_Suspects]:
-    """Against each reference the cells that even the narrow binomial finds unlikely."""
-    n, x = cells.between(0, window)
-    out = []
-    for against, detector, ref_n, ref_x, ref_windows in _references(cells, window, rules):
-        at = _suspect(n, x, ref_n, ref_x, rules)
-        if len(at):
-            taken = (values[at] for values in (n, x, ref_n, ref_x, ref_windows))
-            out.append(_Suspects(number, window, against, detector, at, *taken))
-    return out
-
-
-def _judge_window(
-    cells: _Cells,
-    one: _Suspects,
+def _judge_windows(
+    cells: RateCells,
+    questions: Sequence[_Question],
+    suspects: _Suspects,
     rho: Floats,
     rules: PassRateRules,
     labs: LabFactor | None,
     found: dict[int, Finding],
 ) -> None:
-    at, factors = np.arange(len(one.at)), np.ones(len(one.at))
-    for net_of_labs in (False, True):
-        # More failures of as many items, said with whole numbers: as many failures of fewer items.
-        items = np.maximum(np.rint(one.ref_n[at] / factors), one.ref_x[at])
-        evidence = worse_than_reference(
-            one.n[at], one.x[at], items, one.ref_x[at], rho[one.at[at]],
-            ref_windows=one.ref_windows[at], confidence=rules.confidence,
-        )  # fmt: skip
-        if one.against == "target":
-            evidence = replace(evidence, defined=evidence.defined & (evidence.upper < cells.targets[one.at[at]]))
-        hits = _hits(evidence, rules)
-        if net_of_labs or labs is None or not len(hits):
-            break
+    """Weigh all suspects together, for most of what weighing one costs is the call; then, net of their labs, those
+    that are still evidence."""
+    factors = np.ones(len(suspects.at))
+    reference, p_value, hit = _weighed(cells, questions, suspects, rho, factors, rules)
+    if labs is not None:
         # Few cells come so far; only for them it is worth asking who tested what.
-        at = at[hits]
-        factors = labs(cells.rows[one.at[at]], one.window, one.against)
-    _collect(cells.rows[one.at[at]], evidence, hits, factors, one, found)
+        factors[hit] = _factors(cells, questions, suspects.take(hit), labs)
+        severe = np.flatnonzero(factors > 1.0)
+        reference[severe], p_value[severe], still = _weighed(
+            cells, questions, suspects.take(severe), rho, factors[severe], rules
+        )
+        hit = np.setdiff1d(hit, np.delete(severe, still), assume_unique=True)
+    _collect(cells, questions, suspects.take(hit), reference[hit], p_value[hit], factors[hit], rules, found)
+
+
+def _weighed(
+    cells: RateCells,
+    questions: Sequence[_Question],
+    some: _Suspects,
+    rho: Floats,
+    factors: Floats,
+    rules: PassRateRules,
+) -> tuple[Floats, Floats, npt.NDArray[np.intp]]:
+    """The pass rates of the references and the p-values, [suspects], and which of them are evidence, when labs find so
+    many times more failures."""
+    # More failures of as many items, said with whole numbers: as many failures of fewer items.
+    items = np.maximum(np.rint(some.ref_n / factors), some.ref_x)
+    reference, p_value, defined = chance_by_reference(
+        some.n, some.x, items, some.ref_x, rho[some.at], ref_windows=some.ref_windows
+    )
+    hit = _hits(some.n, some.x, reference, p_value, defined, rules)
+    aimed = np.array([one.against == "target" for one in questions])[some.question[hit]]
+    n, x, target = some.n[hit[aimed]], some.x[hit[aimed]], cells.targets[some.at[hit[aimed]]]
+    stays = np.ones(len(hit), np.bool_)
+    stays[aimed] = jeffreys_interval(n, n - x, rules.confidence)[1] < target
+    return reference, p_value, hit[stays]
+
+
+def _factors(cells: RateCells, questions: Sequence[_Question], some: _Suspects, labs: LabFactor) -> Floats:
+    """By how much the labs of each suspect explain its failures."""
+    out = np.ones(len(some.at))
+    for number in np.unique(some.question).tolist():
+        at, question = np.flatnonzero(some.question == number), questions[number]
+        out[at] = labs(cells.rows[some.at[at]], question.window, question.against)
+    return out
 
 
 def _references(
-    cells: _Cells, window: int, rules: PassRateRules
+    cells: RateCells, window: int, rules: PassRateRules
 ) -> tuple[tuple[Against, str, Floats, Floats, Floats], ...]:
     """What a window is held against: the detector's name, items, failures, and of how many windows that is made."""
     # The target is a reference known exactly: so many items that its own error vanishes. A target of 1 leaves nothing
@@ -245,41 +208,52 @@ def _suspect(n: Floats, x: Floats, ref_n: Floats, ref_x: Floats, rules: PassRate
     return np.asarray(at[tail <= rules.alpha], np.intp)
 
 
-def _hits(evidence: RateEvidence, rules: PassRateRules) -> npt.NDArray[np.intp]:
+def _hits(
+    n: Floats, x: Floats, reference: Floats, p_value: Floats, defined: npt.NDArray[np.bool_], rules: PassRateRules
+) -> npt.NDArray[np.intp]:
     """The cells whose evidence is strong enough, and whose excess is large enough to matter."""
-    expected = evidence.tested * (1.0 - evidence.reference)
-    grave = evidence.failed >= np.maximum(rules.min_rate_ratio * expected, rules.min_failed)
-    return np.flatnonzero(evidence.defined & (evidence.p_value <= rules.alpha) & grave)
+    expected = n * (1.0 - reference)
+    grave = x >= np.maximum(rules.min_rate_ratio * expected, rules.min_failed)
+    return np.flatnonzero(defined & (p_value <= rules.alpha) & grave)
 
 
 def _collect(
-    rows: npt.NDArray[np.intp],
-    evidence: RateEvidence,
-    hits: npt.NDArray[np.intp],
+    cells: RateCells,
+    questions: Sequence[_Question],
+    hits: _Suspects,
+    reference: Floats,
+    p_value: Floats,
     factors: Floats,
-    one: _Suspects,
+    rules: PassRateRules,
     found: dict[int, Finding],
 ) -> None:
-    expected = evidence.tested * (1.0 - evidence.reference)
-    for at in hits.tolist():
-        p = float(evidence.p_value[at])
+    n, x = hits.n, hits.x
+    expected, rate = n * (1.0 - reference), pass_rate(n, x)
+    lower, upper = jeffreys_interval(n, n - x, rules.confidence)
+    shown = expected, rate, lower, upper, reference, p_value, 1.0 / np.maximum(p_value, 1e-300)
+    told = rounded_all(np.stack(shown, axis=1).reshape(-1))
+    columns = hits.question, cells.rows[hits.at], n, x, p_value, x - expected, factors
+    for at, (number, row, tested, failed, p, excess, factor) in enumerate(
+        zip(*(column.tolist() for column in columns), strict=True)
+    ):
+        question = questions[number]
+        usual, share, low, high, aim, chance, days = told[at * len(shown) : (at + 1) * len(shown)]
         entry = Evidence(
-            detector=one.detector,
-            against=one.against,
-            window_days=one.window,
-            observed=float(evidence.failed[at]),
-            expected=rounded(float(expected[at])),
-            tested=int(evidence.tested[at]),
-            rate=rounded(float(evidence.rate[at])),
-            lower=rounded(float(evidence.lower[at])),
-            upper=rounded(float(evidence.upper[at])),
-            reference=rounded(float(evidence.reference[at])),
-            p_value=rounded(p),
-            recurrence_days=rounded(1.0 / max(p, 1e-300)),
-            lab_factor=float(factors[at]) if factors[at] > 1.0 else None,
+            detector=question.detector,
+            against=question.against,
+            window_days=question.window,
+            observed=failed,
+            expected=usual,
+            tested=int(tested),
+            rate=share,
+            lower=low,
+            upper=high,
+            reference=aim,
+            p_value=chance,
+            recurrence_days=days,
+            lab_factor=factor if factor > 1.0 else None,
         )
-        excess = float(evidence.failed[at] - expected[at])
-        _add(found, int(rows[at]), p, one.number, excess, entry, one.window)
+        _add(found, row, p, question.number, excess, entry, question.window)
 
 
 def _add(
@@ -295,7 +269,7 @@ def _add(
     finding.evidence.append(entry)
 
 
-def _sliding(cells: _Cells, rules: PassRateRules) -> npt.NDArray[np.intp]:
+def _sliding(cells: RateCells, rules: PassRateRules) -> npt.NDArray[np.intp]:
     """Places of the cells that fail so much more in the weeks of the longest window than in the history before that an
     LR-CUSUM over them, in control as in the history, would be told.
 
@@ -319,9 +293,9 @@ def _in_control(n0: Floats, x0: Floats) -> Floats:
 
 
 def _judge_cusum(
-    cells: _Cells,
+    cells: RateCells,
     sliding: npt.NDArray[np.intp],
-    correlation: Floats,
+    rho: Floats,
     rules: PassRateRules,
     labs: LabFactor | None,
     found: dict[int, Finding],
@@ -333,7 +307,7 @@ def _judge_cusum(
         return
     longest, number = max(rules.windows_days), len(rules.windows_days)
     weekly = weeks_back(cells.store, cells.rows[able], cells.day, longest // _WEEK)
-    weeks_n, weeks_x, rho = weekly[:, :, 1], weekly[:, :, 0], correlation[able]
+    weeks_n, weeks_x, rho = weekly[:, :, 1], weekly[:, :, 0], rho[able]
     n0, x0 = cells.between(longest, cells.days)
     p0 = _in_control(n0[able], x0[able])
     arl0 = rules.cusum_arl_days / _WEEK
@@ -407,11 +381,11 @@ def rate_history(
         The pass rate that is asked, NaN where none is.
     """
     days_back, aims = max(max(rules.windows_days), window) + rules.history_days, np.array([target])
-    kin, place = _kin(store, np.array([row], np.intp)), np.array([0], np.intp)
-    held = [_load(store, kin, aims, day, days_back, (window,), rules) for day in days]
+    kin, place = kin_of(store, np.array([row], np.intp)), np.array([0], np.intp)
+    held = [load(store, kin, aims, day, days_back, (window,), rules) for day in days]
     found = [next(one for one in _references(cells, window, rules) if one[0] == against) for cells in held]
     ref_n, ref_x, ref_windows = (np.array([one[at][0] for one in found]) for at in (2, 3, 4))
-    rho = np.array([_correlation(cells, place, rules)[0] for cells in held])
+    rho = np.array([correlation(cells, place, rules)[0] for cells in held])
     daily = [np.maximum(store.daily(kin[0], day, window)[0], 0) for day in days]
     n = np.array([float(one[:, 1].sum()) for one in daily])
     x = np.array([float(one.min(axis=1).sum()) for one in daily])
@@ -421,7 +395,8 @@ def rate_history(
             n, failed, ref_n, ref_x, rho, ref_windows=ref_windows, confidence=rules.confidence
         )
         hit = np.zeros(len(n), np.bool_)
-        hit[_hits(evidence, rules)] = True
+        told = evidence.tested, evidence.failed, evidence.reference, evidence.p_value, evidence.defined
+        hit[_hits(*told, rules)] = True
         return evidence, hit & (evidence.upper < target) if against == "target" else hit
 
     # The least number of failures that is evidence, by bisection: more failures are never weaker evidence.
@@ -435,7 +410,7 @@ def rate_history(
     return RateHistory(evidence, limit, alarm)
 
 
-def _add_e_values(cells: _Cells, found: dict[int, Finding]) -> None:
+def _add_e_values(cells: RateCells, found: dict[int, Finding]) -> None:
     """Beside each finding whose cell has a target, a genuine e-value against it: the bet that in some week of the
     running 13, an epoch that the calendar fixes, the mean share of failures has exceeded what the target allows."""
     told = [at for at, row in enumerate(cells.rows.tolist()) if row in found]
@@ -452,18 +427,22 @@ def _add_e_values(cells: _Cells, found: dict[int, Finding]) -> None:
     )
     allowed = np.clip(1.0 - cells.targets[at], 1e-6, 1.0 - 1e-6)
     log_e = epoch_e_value(betting_factors(tested, np.minimum(failed, tested), allowed))[:, column]
-    for place, value in enumerate(np.exp(np.minimum(log_e, 700.0)).tolist()):
-        finding = found[int(cells.rows[at[place]])]
-        finding.e_value = rounded(value)
+    total_n, total_x = tested.sum(axis=1), failed.sum(axis=1)
+    value, expected, target = np.exp(np.minimum(log_e, 700.0)), allowed * total_n, cells.targets[at]
+    shown = (rounded_all(column) for column in (value, expected, target))
+    columns = cells.rows[at].tolist(), total_x.tolist(), total_n.tolist(), *shown
+    for row, x, n, e_value, usual, aim in zip(*columns, strict=True):
+        finding = found[row]
+        finding.e_value = e_value
         finding.evidence.append(
             Evidence(
                 detector="betting-e-process",
                 against="target",
                 window_days=days,
-                observed=float(failed[place].sum()),
-                expected=rounded(float(allowed[place] * tested[place].sum())),
-                tested=int(tested[place].sum()),
-                reference=rounded(float(cells.targets[at[place]])),
-                e_value=finding.e_value,
+                observed=float(x),
+                expected=usual,
+                tested=n,
+                reference=aim,
+                e_value=e_value,
             )
         )

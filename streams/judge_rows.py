@@ -36,6 +36,12 @@ class RowFacts:
         self._branch = np.empty(0, np.intp)
         self._product = np.empty(0, np.intp)
 
+    @property
+    def branch_count(self) -> int:
+        """How many branches have a number."""
+        self._grow()
+        return len(self._branch_number)
+
     def branches(self, rows: Rows) -> Rows:
         """Numbers of the branches that rows lie in."""
         self._grow()

@@ -20,10 +20,11 @@ __all__ = ["LabPairs", "LabWeeks"]
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
 Places = npt.NDArray[np.intp]
-_Keys = TypeVar("_Keys", Ints, Numbers)
+_Sorted = TypeVar("_Sorted", Ints, Numbers)
 _PIECE_PAIRS = 4_096
 _BLOCK_WEEKS = 64
 _FRESH = 4_096
+"""Pairs that may be new, however few there are."""
 
 
 class LabPairs:
@@ -38,23 +39,32 @@ class LabPairs:
     """
 
     def __init__(self) -> None:
-        self.leaf = np.zeros(0, np.int32)
-        self.lab = np.zeros(0, np.int32)
+        self._size = 0
+        self._leaf = np.zeros(0, np.int32)
+        self._lab = np.zeros(0, np.int32)
         self.groups: list[str] = []
         self._group_number: dict[str, int] = {}
         self._group_of = np.zeros(0, np.int32)
         """Number of each leaf's group, -1 of a leaf that was never met."""
-        self._keys = np.zeros(0, np.int64)
-        """Of all pairs, sorted; and the number of each."""
-        self._numbers = np.zeros(0, np.int32)
+        self._old = _Keys()
+        self._new = _Keys()
+        """Of the last pairs: so that not all are moved whenever one is new."""
 
     def __len__(self) -> int:
-        return len(self.leaf)
+        return self._size
+
+    @property
+    def leaf(self) -> Numbers:
+        return self._leaf[: self._size]
+
+    @property
+    def lab(self) -> Numbers:
+        return self._lab[: self._size]
 
     @property
     def nbytes(self) -> int:
-        held = self.leaf, self.lab, self._group_of, self._keys, self._numbers
-        return sum(array.nbytes for array in held)
+        held = self._leaf, self._lab, self._group_of, self._old, self._new
+        return sum(one.nbytes for one in held)
 
     def group_of(self, leaves: npt.NDArray[np.integer]) -> Numbers:
         """Numbers of the groups of leaves that were met."""
@@ -104,26 +114,28 @@ class LabPairs:
 
     def of_leaves(self, leaves: Ints) -> tuple[Numbers, Places]:
         """Numbers of the pairs of some leaves, and for each the place of its leaf among those given."""
-        first, end = (self._keys.searchsorted(edge << 32) for edge in (leaves, leaves + 1))
-        count = end - first
-        owner = np.repeat(np.arange(len(leaves)), count)
-        return self._numbers[np.arange(len(owner)) + (first - np.cumsum(count) + count)[owner]], owner
+        (numbers, owner), (new, owner_of_new) = self._old.of_leaves(leaves), self._new.of_leaves(leaves)
+        if not len(new):
+            return numbers, owner
+        owner = np.concatenate([owner, owner_of_new])
+        order = np.argsort(owner, kind="stable")
+        return np.concatenate([numbers, new])[order], owner[order]
 
     def _find(self, keys: Ints) -> Numbers:
         """Numbers of pairs by key, -1 where new."""
-        if not len(self._keys):
-            return np.full(len(keys), -1, np.int32)
-        at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
-        return np.where(self._keys.take(at) == keys, self._numbers.take(at), np.int32(-1))
+        return np.maximum(self._old.find(keys), self._new.find(keys))
 
     def _append(self, leaves: Numbers, labs: Numbers) -> None:
-        numbers = np.arange(len(self), len(self) + len(leaves), dtype=np.int32)
-        keys = _key(leaves, labs)
-        order = np.argsort(keys)
-        at = self._keys.searchsorted(keys[order])
-        self._keys = np.insert(self._keys, at, keys[order])
-        self._numbers = np.insert(self._numbers, at, numbers[order])
-        self.leaf, self.lab = np.concatenate([self.leaf, leaves]), np.concatenate([self.lab, labs])
+        size = self._size + len(leaves)
+        if size > len(self._leaf):
+            more = np.zeros(size + size // 8 - len(self._leaf), np.int32)
+            self._leaf, self._lab = np.concatenate([self._leaf, more]), np.concatenate([self._lab, more])
+        self._leaf[self._size : size], self._lab[self._size : size] = leaves, labs
+        self._new.add(_key(leaves, labs), np.arange(self._size, size, dtype=np.int32))
+        self._size = size
+        if len(self._new.keys) > max(_FRESH, len(self._old.keys) // 8):
+            self._old.add(self._new.keys, self._new.numbers)
+            self._new = _Keys()
 
     def _note_groups(self, group_of: Callable[[int], str], leaves: Numbers) -> None:
         room = int(leaves.max(initial=-1)) + 1 - len(self._group_of)
@@ -131,6 +143,40 @@ class LabPairs:
             self._group_of = np.concatenate([self._group_of, np.full(room, -1, np.int32)])
         for leaf in np.unique(leaves[self._group_of[leaves] < 0]).tolist():
             self._group_of[leaf] = self.group(group_of(leaf))
+
+
+class _Keys:
+    """Keys of pairs, sorted, and the number of each."""
+
+    __slots__ = ("keys", "numbers")
+
+    def __init__(self) -> None:
+        self.keys = np.zeros(0, np.int64)
+        self.numbers = np.zeros(0, np.int32)
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.numbers.nbytes
+
+    def add(self, keys: Ints, numbers: Numbers) -> None:
+        order = np.argsort(keys)
+        at = self.keys.searchsorted(keys[order])
+        self.keys = np.insert(self.keys, at, keys[order])
+        self.numbers = np.insert(self.numbers, at, numbers[order])
+
+    def find(self, keys: Ints) -> Numbers:
+        """Numbers by key, -1 where there is none."""
+        if not len(self.keys):
+            return np.full(len(keys), -1, np.int32)
+        at = np.minimum(self.keys.searchsorted(keys), len(self.keys) - 1)
+        return np.where(self.keys.take(at) == keys, self.numbers.take(at), np.int32(-1))
+
+    def of_leaves(self, leaves: Ints) -> tuple[Numbers, Places]:
+        """Numbers of the pairs of some leaves, and for each the place of its leaf among those given, ascending."""
+        first, end = (self.keys.searchsorted(edge << 32) for edge in (leaves, leaves + 1))
+        count = end - first
+        owner = np.repeat(np.arange(len(leaves)), count)
+        return self.numbers[np.arange(len(owner)) + (first - np.cumsum(count) + count)[owner]], owner
 
 
 def _key(leaves: npt.NDArray[np.integer], labs: npt.NDArray[np.integer]) -> Ints:
@@ -150,22 +196,28 @@ class LabWeeks:
     def nbytes(self) -> int:
         return sum(week.nbytes for week in self._weeks.values())
 
-    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> None:
-        """Add (failed, tested) ``values`` [rows, 2] of pairs and weeks; what comes twice adds up."""
-        keys, failed, tested = _summed(weeks.astype(np.int64) << 32 | pairs, values[:, 0], values[:, 1])
+    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> Places:
+        """Add (failed, tested) ``values`` [rows, 2] of pairs and weeks; what comes twice adds up. Returns the rows that
+        were not passed over."""
+        kept = np.arange(len(weeks)) if self._oldest is None else np.flatnonzero(weeks >= self._oldest)
+        if not len(kept):
+            return kept
+        keys = weeks[kept].astype(np.int64) << 32 | pairs[kept]
+        keys, failed, tested = _summed(keys, values[kept, 0], values[kept, 1])
         week_of = keys >> 32
         starts = np.flatnonzero(np.diff(week_of, prepend=week_of[:1] - 1))
         for first, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True):
-            week = int(week_of[first])
-            if self._oldest is None or week >= self._oldest:
-                numbers = (keys[first:end] & 0xFFFFFFFF).astype(np.int32)
-                self._week(week).add(numbers, failed[first:end], tested[first:end])
+            numbers = (keys[first:end] & 0xFFFFFFFF).astype(np.int32)
+            self._week(int(week_of[first])).add(numbers, failed[first:end], tested[first:end])
+        return kept
 
-    def expire(self, oldest: int) -> None:
-        """Forget the weeks before one; what comes for them later is passed over."""
+    def expire(self, oldest: int) -> bool:
+        """Forget the weeks before one; what comes for them later is passed over. Returns whether there were any."""
         self._oldest = oldest if self._oldest is None else max(oldest, self._oldest)
-        for number in [number for number in self._weeks if number < self._oldest]:
+        gone = [number for number in self._weeks if number < self._oldest]
+        for number in gone:
             del self._weeks[number]
+        return bool(gone)
 
     def totals(self, first: int, last: int, pairs: int) -> tuple[Ints, Ints]:
         """Failed and tested of all pairs in the weeks from one through another, a week's counts no less than 0."""
@@ -180,9 +232,7 @@ class LabWeeks:
         """Items that some pairs, in the order of their numbers, have tested in the weeks from one through another."""
         tested = np.zeros(len(pairs), np.int64)
         for week in self._between(first, last):
-            numbers, _, n = week.settled()
-            at = numbers.searchsorted(pairs)
-            tested += np.where(numbers.take(at, mode="clip") == pairs, n.take(at, mode="clip"), 0)
+            week.add_tested(pairs, tested)
         return tested
 
     def _between(self, first: int, last: int) -> Iterator[_Week]:
@@ -221,39 +271,43 @@ class LabWeeks:
 
 
 class _Week:
-    """Counts of one week: pairs in the order of their numbers, and what came since they were last put in order."""
+    """Counts of one week, in a few runs of geometric sizes: in each, pairs in the order of their numbers, each once."""
 
-    __slots__ = ("_failed", "_fresh", "_pairs", "_tested", "_waiting")
+    __slots__ = ("_runs",)
 
     def __init__(self) -> None:
-        self._pairs = np.zeros(0, np.int32)
-        self._failed = np.zeros(0, np.int64)
-        self._tested = np.zeros(0, np.int64)
-        self._fresh: list[tuple[Numbers, Ints, Ints]] = []
-        self._waiting = 0
+        self._runs: list[tuple[Numbers, Ints, Ints]] = []
 
     @property
     def nbytes(self) -> int:
-        held = [(self._pairs, self._failed, self._tested), *self._fresh]
-        return sum(array.nbytes for arrays in held for array in arrays)
+        return sum(array.nbytes for arrays in self._runs for array in arrays)
 
     def add(self, pairs: Numbers, failed: Ints, tested: Ints) -> None:
-        self._fresh.append((pairs, failed, tested))
-        self._waiting += len(pairs)
-        # Each time as many wait as are in order already, or half: so all is copied a few times at the most.
-        if self._waiting > max(_FRESH, len(self._pairs) // 2):
-            self.settled()
+        """Add counts of pairs in the order of their numbers, each once."""
+        self._runs.append((pairs, failed, tested))
+        # So all is copied a few times at the most, and whoever looks for a few pairs has few runs to look through.
+        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
+            self._merge(2)
 
     def settled(self) -> tuple[Numbers, Ints, Ints]:
         """Pairs in the order of their numbers, each once; failed; tested."""
-        if self._fresh:
-            columns = zip((self._pairs, self._failed, self._tested), *self._fresh, strict=True)
-            self._pairs, self._failed, self._tested = _summed(*(np.concatenate(one) for one in columns))
-            self._fresh, self._waiting = [], 0
-        return self._pairs, self._failed, self._tested
+        self._merge(len(self._runs))
+        return self._runs[0]
+
+    def add_tested(self, pairs: Numbers, tested: Ints) -> None:
+        """Add what each of some pairs has tested."""
+        for numbers, _, n in self._runs:
+            at = numbers.searchsorted(pairs)
+            tested += np.where(numbers.take(at, mode="clip") == pairs, n.take(at, mode="clip"), 0)
+
+    def _merge(self, last: int) -> None:
+        """Make one run of the last ones."""
+        if last > 1:
+            columns = zip(*self._runs[-last:], strict=True)
+            self._runs[-last:] = [_summed(*(np.concatenate(one) for one in columns))]
 
 
-def _summed(keys: _Keys, failed: Ints, tested: Ints) -> tuple[_Keys, Ints, Ints]:
+def _summed(keys: _Sorted, failed: Ints, tested: Ints) -> tuple[_Sorted, Ints, Ints]:
     """The distinct keys, sorted, and the sums of each."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]

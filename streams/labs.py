@@ -8,7 +8,6 @@ of their labs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
@@ -20,6 +19,7 @@ from detectors.lab_effects import fit_labs
 from detectors.lab_rows import LabRows, lab_rows
 from streams.cells import BlockPiece
 from streams.config import LabRules
+from streams.lab_sums import MOST_ITEMS, LabSums, nearest
 from streams.lab_weeks import LabPairs, LabWeeks
 from streams.tally import LabCount
 
@@ -59,11 +59,13 @@ class LabSheet:
         self._compared: set[str] = set()
         self._effect = np.zeros(0)
         """Of every pair; beyond its end there are none."""
+        self._sums = LabSums(self._pairs, self._weeks, self._effects_of)
         self._packed: Effects | None = None
 
     @property
     def nbytes(self) -> int:
-        return self._pairs.nbytes + self._weeks.nbytes + self._newest.nbytes + self._effect.nbytes
+        held = self._pairs, self._weeks, self._newest, self._effect, self._sums
+        return sum(one.nbytes for one in held)
 
     def fold(
         self,
@@ -78,7 +80,8 @@ class LabSheet:
         weeks = (days + _TO_MONDAY) // _WEEK
         pairs = self._pairs.numbers(group_of, leaves, labs)
         np.maximum.at(self._room_for_groups(), self._pairs.group_of(leaves).astype(np.intp), weeks.astype(np.int64))
-        self._weeks.fold(pairs, weeks, values)
+        kept = self._weeks.fold(pairs, weeks, values)
+        self._sums.change(leaves[kept], pairs[kept], weeks[kept], values[kept, 1])
 
     def _room_for_groups(self) -> Ints:
         new = len(self._pairs.groups) - len(self._newest)
@@ -88,7 +91,8 @@ class LabSheet:
 
     def expire(self, before_day: int) -> None:
         """Forget the weeks that lie wholly before a day; what comes for them later is passed over."""
-        self._weeks.expire(week_of(before_day))
+        if self._weeks.expire(week_of(before_day)):
+            self._sums.forget()
 
     def stored(self) -> tuple[Numbers, Numbers, dict[str, int], Iterator[BlockPiece]]:
         """Leaf and lab of every pair in order, the newest week of every group, and the counts."""
@@ -106,6 +110,7 @@ class LabSheet:
     def take_up(self, piece: BlockPiece) -> None:
         """Take up stored counts."""
         self._weeks.take_up(piece)
+        self._sums.forget()
 
     def watched(self, monday: int, rules: LabRules) -> bool:
         """Whether on that Monday there will be recent tests to compare."""
@@ -164,6 +169,7 @@ class LabSheet:
         self._effect = np.concatenate([self._effect, np.zeros(len(self._pairs) - len(self._effect))])
         self._effect[np.isin(group, groups)] = 0.0
         self._compared -= {self._pairs.groups[number] for number in groups}
+        self._sums.forget()
         self._packed = None
 
     def _note_effects(self, table: LabRows, pairs: Places) -> None:
@@ -173,26 +179,25 @@ class LabSheet:
         number[table.pair_of] = pairs[table.order]
         self._effect[number] = np.round(fit_labs(table).pair_log_odds, 4)
 
-    def severities(self, cells: Sequence[Sequence[int]], first_day: int, last_day: int) -> Floats:
+    def severities(self, cells: Sequence[Sequence[int] | Ints], first_day: int, last_day: int) -> Floats:
         """How many times the failures of their peers the labs find that tested some leaf cells, for each of several
         sets of them, ``[cells]``: the mean over the items tested from the week of one day through that of another, 1
         where nothing is known."""
         out = np.ones(len(cells))
-        if not self._compared:
+        if not self._compared or not len(cells):
             return out
-        pairs, place = self._pairs.of_leaves(np.array([leaf for leaves in cells for leaf in leaves], np.int64))
-        of = np.repeat(np.arange(len(cells)), [len(leaves) for leaves in cells])[place]
-        order = np.argsort(pairs, kind="stable")
-        tested = np.empty(len(pairs), np.int64)
-        tested[order] = self._weeks.tested(pairs[order], week_of(first_day), week_of(last_day))
-        some = np.flatnonzero(tested > 0)
-        items = tested[some]
-        found = (items * np.exp(self._effects_of(pairs[some]))).tolist()
-        ends = np.searchsorted(of[some], np.arange(len(cells) + 1)).tolist()
-        total = np.concatenate([[0], np.cumsum(items)])[ends]
-        for cell in np.flatnonzero(np.diff(total)).tolist():
-            # fsum, for the order of the pairs depends on what else the partition holds, and the sum must not.
-            out[cell] = math.fsum(found[ends[cell] : ends[cell + 1]]) / int(total[cell + 1] - total[cell])
+        first, last = week_of(first_day), week_of(last_day)
+        leaves = np.concatenate([np.asarray(cell, np.int64) for cell in cells])
+        kept = self._sums.of(leaves, first, last)
+        running = np.zeros((len(leaves) + 1, 3), np.int64)
+        np.cumsum(kept, axis=0, out=running[1:])
+        sums = np.diff(running[np.cumsum([0, *map(len, cells)])], axis=0)
+        some = np.flatnonzero(sums[:, 0])
+        for cell, (items, high, low) in zip(some.tolist(), sums[some].tolist(), strict=True):
+            if items <= MOST_ITEMS:
+                out[cell] = nearest(high, low) / items
+            else:
+                out[cell] = self._sums.severity(np.asarray(cells[cell], np.int64), first, last)
         return out
 
     def _effects_of(self, pairs: Numbers) -> Floats:
@@ -224,6 +229,7 @@ class LabSheet:
             self._effect = np.concatenate([self._effect, np.zeros(len(self._pairs) - len(self._effect))])
             self._effect[pairs] = values
             self._compared.add(name)
+        self._sums.forget()
         self._packed = None
 
 

@@ -17,8 +17,9 @@ from streams.columns import COLUMN_TYPES, INDICATORS, EventColumns
 from streams.config import Config
 from streams.decode import EventDecoder
 from streams.finding import Finding
-from streams.judge_events import Behind, events_behind
+from streams.judge_events import AdverseRows, Behind, events_behind
 from streams.judge_roles import roles
+from streams.ledger import LEDGER_TYPES, Ledger
 from streams.state import AssessState
 from streams.ticks import MS_PER_DAY, Calendar
 
@@ -127,8 +128,42 @@ def test_the_events_behind_findings_are_those_of_a_plain_search(seed: int, indic
     findings = findings_in(state, indicator, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge_events, "_TOGETHER", together)
-        found = events_behind(state, CALENDAR, indicator, findings, TODAY)
+        found = events_behind(state, AdverseRows(state.ledger, indicator), CALENDAR, findings, TODAY)
     assert found == [plainly(state, indicator, finding) for finding in findings]
+
+
+@pytest.mark.parametrize("indicator", [0, 1])
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2)), max_size=5)),
+            st.tuples(st.just("drop"), st.integers(0, 6)),
+            st.tuples(st.just("ask"), st.integers(0, 12)),
+        ),
+        max_size=20,
+    )
+)
+def test_adverse_rows_are_those_of_the_ledger_however_it_grows_and_forgets(
+    indicator: int, steps: list[tuple[str, Any]]
+) -> None:
+    ledger, event = Ledger(), 0
+    adverse = AdverseRows(ledger, indicator)
+    for tick, (name, value) in enumerate(steps, start=100):
+        if name == "drop":
+            ledger.drop_before(tick - value)
+        elif name == "add" and value:
+            columns: dict[str, Any] = {key: np.zeros(len(value), dtype) for key, dtype in LEDGER_TYPES.items()}
+            columns["event"] = np.arange(event, event + len(value)).astype(np.uint64)
+            columns["indicator"], columns["x"] = (np.array(column) for column in zip(*value, strict=True))
+            columns["tick"][:] = tick
+            ledger.append(columns)
+            event += len(value)
+        else:
+            start = value if name == "ask" else 0
+            mine = ledger["indicator"] == indicator
+            if indicator == 0:
+                mine &= ledger["x"] > 0
+            assert adverse.since(start).tolist() == [row for row in np.flatnonzero(mine).tolist() if row >= start]
 
 
 def roles_plainly(state: AssessState, indicator: int, findings: list[Finding]) -> dict[int, str]:
