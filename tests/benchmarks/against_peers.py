@@ -5,8 +5,8 @@ engine starts. A peer's time runs from the broker's stamp on its first alert rec
 provoke, to that on the last, which the very last ones do: so its start is not counted. Tocsin decides at ticks, here
 the ends of days, and the last tick of imported history closes only after a rest. So its time runs from the first
 output that its first events provoke, the first batch of its first stage, until the last tick but one is closed and
-committed in every partition, and the events of that last day, most of them read by then, are not counted. Every answer, of the last day too, is compared with the brute force of
-:mod:`tests.benchmarks.load`; a wrong one is no result.
+committed in every partition, and the events of that last day, most of them read by then, are not counted. Every
+answer, of the last day too, is compared with the brute force of :mod:`tests.benchmarks.load`; a wrong one is no result.
 """
 
 from __future__ import annotations

@@ -24,24 +24,27 @@ from tests.benchmarks.rates import ROOT, Figures, Setting, child, peak_mb
 EVENTS, QUICK_EVENTS = 2_000_000, 100_000
 TOPIC = "inspections"
 CHUNK = 100_000
+HOUR, DAY = 3_600, 86_400
 
 
 def replays(setting: Setting) -> Figures:
-    """All of them over the same inspections: 10,000 cells, 45 days, hourly ticks."""
+    """All of them over the same inspections: 10,000 cells, 45 days, hourly ticks; two of them with daily ticks too."""
     events = EVENTS if setting.scale >= 1.0 else QUICK_EVENTS
     with tempfile.TemporaryDirectory() as name:
         made(Path(name), events)
         found: Figures = {"events": events}
         runs = {
-            "Parquet": child("of_table", name, module=__name__),
+            "Parquet": child("of_table", name, HOUR, module=__name__),
             "Parquet, by a scratch log": child("by_scratch", name, module=__name__),
             "embedded log": child("of_log", name, module=__name__),
+            "Parquet, daily ticks": child("of_table", name, DAY, module=__name__),
             **of_kafka(Path(name)),
         }
         for way, figures in runs.items():
             found |= {f"{way}: {key}": value for key, value in figures.items()}
-        if len({file.read_bytes() for file in Path(name).glob("*/alerts.ndjson")}) != 1:
-            raise RuntimeError("the ways differ in their alerts")
+        for tick in (HOUR, DAY):
+            if len({file.read_bytes() for file in Path(name).glob(f"*-{tick}/alerts.ndjson")}) != 1:
+                raise RuntimeError("the ways differ in their alerts")
     return found
 
 
@@ -56,11 +59,11 @@ def told(events: int, reading: float, whole: float) -> Figures:
     }
 
 
-def settings() -> Any:
-    """The defaults, with codes learned from the data."""
+def settings(tick: str | int = HOUR) -> Any:
+    """The defaults, with codes learned from the data, and ticks of so many seconds."""
     from streams.config import Config
 
-    return Config().replace(catalogue="open")
+    return Config().replace(catalogue="open", tick_seconds=int(tick))
 
 
 # --- what is replayed ----------------------------------------------------------------------------------------------
@@ -117,13 +120,13 @@ def log_of(folder: Path) -> Any:
 # --- the ways, each in a process of its own ------------------------------------------------------------------------
 
 
-def of_table(folder: str) -> Figures:
+def of_table(folder: str, tick: str) -> Figures:
     """As `tocsin replay` does."""
     from streams.replay import prepare, replay_spool
     from streams.slices import Slice
     from streams.spool import FileIntake, Spool
 
-    config, out = settings(), Path(folder) / "of-table"
+    config, out = settings(tick), Path(folder) / f"of-table-{tick}"
     catalogue = config.load_catalogue()
     prepare(out, config)
     began = time.process_time()
@@ -144,17 +147,17 @@ def by_scratch(folder: str) -> Figures:
     began = time.process_time()
     with scratch(Path(folder) / "scratch", config) as medium:
         fill(medium, config, [(TOPIC, str(Path(folder) / "events.parquet"))], None)
-        return replayed(medium, Path(folder) / "by-scratch", time.process_time() - began)
+        return replayed(medium, Path(folder) / f"by-scratch-{HOUR}", time.process_time() - began)
 
 
 def of_log(folder: str) -> Figures:
     medium = log_of(Path(folder))
-    figures = replayed(medium, Path(folder) / "of-log", 0.0)
+    figures = replayed(medium, Path(folder) / f"of-log-{HOUR}", 0.0)
     medium.close()
     return figures
 
 
-def replayed(medium: Any, out: Path, before: float) -> Figures:
+def replayed(medium: Any, out: Path, before: float, tick: str | int = HOUR) -> Figures:
     """Read and decode alone, then replay whole; ``before`` seconds went into making the medium."""
     from streams.embedded import INPUTS
     from streams.garbage import few_collections
@@ -163,7 +166,7 @@ def replayed(medium: Any, out: Path, before: float) -> Figures:
     from streams.replay import prepare, replay
     from streams.ticks import COMPLETE
 
-    config = settings()
+    config = settings(tick)
     catalogue = config.load_catalogue()
     stretches = {origin: Stretch(0, end, 0, -COMPLETE) for origin, end in medium.ends(INPUTS).items() if end}
     began = time.process_time()
@@ -199,8 +202,9 @@ def of_kafka(folder: Path) -> dict[str, Figures]:
         events = sum(log_of(folder).ends([TOPIC]).values())
         write(kafka_medium(url), Load(events))
         return {
-            "Kafka": child("of_topics", folder, url, "quick", module=__name__),
-            "Kafka, by kafka-python's parser": child("of_topics", folder, url, "plain", module=__name__),
+            "Kafka": child("of_topics", folder, url, "quick", HOUR, module=__name__),
+            "Kafka, by kafka-python's parser": child("of_topics", folder, url, "plain", HOUR, module=__name__),
+            "Kafka, daily ticks": child("of_topics", folder, url, "quick", DAY, module=__name__),
         }
     finally:
         broker.stop()
@@ -214,13 +218,13 @@ def kafka_medium(url: str) -> Any:
     return KafkaMedium(address, "", Security.from_environment({}, address))
 
 
-def of_topics(folder: str, url: str, parser: str) -> Figures:
+def of_topics(folder: str, url: str, parser: str, tick: str) -> Figures:
     from streams import kafka_client
 
     if parser == "plain":
         kafka_client.read_quickly = lambda consumer: consumer  # type: ignore[assignment]
     medium = kafka_medium(url)
-    figures = replayed(medium, Path(folder) / f"of-topics-{parser}", 0.0)
+    figures = replayed(medium, Path(folder) / f"of-topics-{parser}-{tick}", 0.0, tick)
     medium.close()
     return figures
 
