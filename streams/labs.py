@@ -35,8 +35,8 @@ _WEEK = 7
 _TO_MONDAY = 3
 _NEVER = -(2**62)
 PART_ROWS = 50_000
-"""Groups are compared together up to this many sums of pairs: few enough that their arrays stay near the processor, many
-enough that calls cost little."""
+"""Groups are compared together up to this many sums of pairs: few enough that their arrays stay near the processor,
+many enough that calls cost little."""
 
 
 def week_of(day: int) -> int:
