@@ -230,8 +230,16 @@ def _iterate(
         up = DAMPING * (tau * wanted - b) / known
         down = alone * (to_strata @ up)
         for _ in range(INNER_STEPS - 1):
-            coupled = terms.lab_info * up - to_labs @ down
-            up = up + DAMPING * (tau * (wanted - coupled) - b - up) / known
+            # up + DAMPING (tau (wanted - coupled) - b - up) / known, in place: it is done hundreds of times.
+            move = terms.lab_info * up
+            move -= to_labs @ down
+            np.subtract(wanted, move, out=move)
+            move *= tau
+            move -= b
+            move -= up
+            move *= DAMPING
+            move /= known
+            up += move
             down = alone * (to_strata @ up)
         a = a + np.clip(first - down, -LARGEST_MOVE, LARGEST_MOVE)
         b = b + np.clip(up, -LARGEST_MOVE, LARGEST_MOVE)
