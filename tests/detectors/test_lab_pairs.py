@@ -10,7 +10,7 @@ from lab_worlds import world
 from scipy.special import expit
 
 from detectors import lab_effects
-from detectors.lab_effects import fit_labs
+from detectors.lab_effects import fit_labs, pair_effects
 from detectors.lab_pairs import lab_pairs
 from detectors.lab_rows import LabRows, lab_rows, only
 
@@ -133,3 +133,10 @@ def test_rows_of_a_pair_or_two_are_sorted_as_by_all_that_they_say(pairs, again, 
     keys = np.stack([rows.branch[rows.branch_of], rows.lab[rows.lab_of], rows.stratum[rows.stratum_of]], axis=1)
     np.testing.assert_array_equal(keys, np.array(pairs, np.int64).reshape(-1, 3)[rows.order])
     np.testing.assert_array_equal(np.unique(rows.pair_of), np.arange(len(set(pairs))))
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_effects_of_pairs_alone_are_those_of_the_whole_report(empty):
+    w = world(5, branches=4, labs=5, strata=9)
+    rows = rows_of(w, w.lab != 1 if empty else None)
+    np.testing.assert_array_equal(pair_effects(rows), fit_labs(rows).pair_log_odds)
