@@ -194,9 +194,12 @@ def concatenate(parts: list[EventColumns]) -> EventColumns:
     columns = {name: [part[name] for part in parts] for name in COLUMN_TYPES}
     tables: dict[str, list[Any]] = {}
     for name, where in TABLES:
+        lists: list[list[Any]] = [getattr(part, where) for part in parts]
+        if all(values is lists[0] for values in lists):  # parts of one whole
+            tables[where] = lists[0]
+            continue
         table: dict[Any, int] = {}
-        for at, part in enumerate(parts):
-            values: list[Any] = getattr(part, where)
+        for at, (part, values) in enumerate(zip(parts, lists, strict=True)):
             codes = [table.setdefault(value, len(table)) for value in values]
             if codes != list(range(len(codes))):  # else they stay what they are; the last entry is that of -1, none
                 columns[name][at] = np.array([*codes, -1], COLUMN_TYPES[name]).take(part[name])

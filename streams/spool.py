@@ -90,13 +90,16 @@ class Spool:
 
     def add(self, result: IntakeResult, count: int, refused: int) -> None:
         """Append a piece to its partition; ``refused`` of its ``count`` records were not taken by intake."""
-        size = _memory(result.columns)
-        held = result.columns if self._in_memory + size <= _IN_MEMORY else None
+        columns, entries = result.columns, sum(map(len, result.columns.tables.values()))
+        # Pieces share the dictionaries of the file, so that they need not be merged, unless those are large.
+        columns = columns if entries <= len(columns) else columns.trimmed()
+        size = _memory(columns)
+        held = columns if self._in_memory + size <= _IN_MEMORY else None
         start = self._end
         if held is not None:
             self._in_memory += size
         else:
-            self._write(result.columns.pack())
+            self._write(columns.trimmed().pack())
         self._pieces.setdefault(result.origin, []).append(
             _Stored(
                 count, held, start, self._end - start, result.last_arrival, result.next_offset, result.grave,
@@ -266,7 +269,7 @@ class FileIntake:
             both = concatenate([columns, result.columns]) if len(result.columns) else columns
             if both is not columns:
                 both = both.take(np.argsort(both["offset"], kind="stable"))
-            result.columns = both.trimmed()
+            result.columns = both
         result.last_arrival, result.next_offset = int(arrivals[-1]), int(offsets[-1]) + 1
         self._spool.add(result, len(rows), refused)
 

@@ -127,6 +127,16 @@ def test_joining_gives_all_rows_in_order(parts: list[tuple[list[Row], int]]) -> 
     assert rows_in(EventColumns.unpack(joined.trimmed().pack())) == rows_in(joined)
 
 
+@given(rows_of, st.integers(0, 12), rows_of)
+def test_parts_of_one_whole_are_joined_by_its_dictionaries(rows: list[Row], cut: int, others: list[Row]) -> None:
+    whole = columns_of(rows)
+    parts = [whole.between(0, min(cut, len(rows))), whole.between(min(cut, len(rows)), len(rows))]
+    joined = concatenate(parts)
+    assert rows_in(joined) == rows
+    assert joined.products is whole.products
+    assert rows_in(concatenate([*parts, columns_of(others)])) == rows + others
+
+
 def test_nothing_at_all_packs_and_unpacks() -> None:
     assert len(EventColumns.unpack(EventColumns.empty().pack())) == 0
     assert len(concatenate([EventColumns.empty(), EventColumns.empty()]).trimmed()) == 0
