@@ -40,7 +40,7 @@ from streams.ticks import COMPLETE, MS_PER_DAY, Calendar, Origin
 
 __all__ = ["FileIntake", "Spool"]
 
-_IN_MEMORY: Final = 64 << 20
+_IN_MEMORY: Final = 32 << 20
 _TEXT_BYTES: Final = 128
 """What an entry of a dictionary may take."""
 _SINGLE_ROWS: Final = 8_192
@@ -122,8 +122,10 @@ class Spool:
         return sorted(self._pieces)
 
     def read(self, origin: Origin) -> Iterator[Taken]:
-        """The pieces of a partition."""
-        for one in self._pieces.get(origin, ()):
+        """The pieces of a partition, each given up as it is read."""
+        pieces = self._pieces.get(origin, [])
+        while pieces:
+            one = pieces.pop(0)
             columns = one.held
             if columns is None:
                 assert self._file is not None  # noqa: S101 - for the type checker
