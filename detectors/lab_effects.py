@@ -33,7 +33,7 @@ from detectors.evidence import BoolArray, FloatArray, IntArray
 from detectors.lab_pairs import LabPairs, lab_pairs
 from detectors.lab_rows import LabRows, group_sum, only
 
-__all__ = ["LabFit", "fit_labs", "winsorised_squares"]
+__all__ = ["LabFit", "fit_labs", "pair_effects", "winsorised_squares"]
 
 ROUNDS = 4
 STEPS = 8
@@ -50,6 +50,9 @@ WEAK = 0.25
 LEAST_WEIGHT = 3.0
 START_VARIANCE = 0.25
 WINSOR = 0.1
+LAB_POOL = 0.05
+STRATUM_POOL = 0.1
+POOL_WEIGHT = 2.0
 
 Side: TypeAlias = Literal["lab", "stratum"]
 
@@ -110,9 +113,9 @@ def fit_labs(
     rows: LabRows,
     *,
     use: npt.ArrayLike | None = None,
-    lab_pool: float = 0.05,
-    stratum_pool: float = 0.1,
-    pool_weight: float = 2.0,
+    lab_pool: float = LAB_POOL,
+    stratum_pool: float = STRATUM_POOL,
+    pool_weight: float = POOL_WEIGHT,
 ) -> LabFit:
     """Fit the effects of labs and strata in every branch.
 
@@ -145,7 +148,26 @@ def fit_labs(
     """
     if not (0.0 <= lab_pool < np.inf and 0.0 <= stratum_pool < np.inf and 0.0 <= pool_weight < np.inf):
         raise DetectorError("lab_pool, stratum_pool, pool_weight: must be finite and not negative")
-    full = lab_pairs(only(rows, use))
+    return _report(_mode(lab_pairs(only(rows, use)), lab_pool, stratum_pool, pool_weight))
+
+
+def pair_effects(rows: LabRows) -> FloatArray:
+    """The ``pair_log_odds`` of :func:`fit_labs`, ``[pairs]``, for those who need no more.
+
+    Examples
+    --------
+    >>> from detectors.lab_rows import lab_rows
+    >>> lab, cell = np.repeat(np.arange(3), 5), np.tile(np.arange(5), 3)
+    >>> pair_effects(lab_rows(lab, cell, np.full(15, 400), np.repeat([40, 40, 80], 5))).round(1).tolist()[::5]
+    [-0.3, -0.3, 0.5]
+    """
+    mode = _mode(lab_pairs(rows), LAB_POOL, STRATUM_POOL, POOL_WEIGHT)
+    tau, omega = mode.tau2[mode.pairs.lab_branch], mode.omega2[mode.pairs.stratum_branch]
+    return _left_out(mode.pairs, mode.terms, "lab", mode.b, tau, omega)[0]
+
+
+def _mode(full: LabPairs, lab_pool: float, stratum_pool: float, pool_weight: float) -> _Mode:
+    """The joint mode, and the variances."""
     pairs = full.tested_only()
     mu = _common_rate(pairs)
     floor = _least_log_odds(pairs.branch_sum(pairs.lab_tested))
@@ -161,8 +183,8 @@ def fit_labs(
         tau2_next = _between(pairs.lab_branch, labs_apart, pairs.branches, lab_pool, pool_weight)
         omega2_next = _between(pairs.stratum_branch, strata_apart, pairs.branches, stratum_pool, pool_weight)
         tau2, omega2 = np.where(many_labs, tau2_next, 0.0), np.where(many_strata, omega2_next, 0.0)
-    _, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, LAST_STEPS)
-    return _report(full, mu, a, b, tau2, omega2)
+    terms, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, LAST_STEPS)
+    return _Mode(full, terms if pairs is full else _terms(full, mu, a, b), mu, a, b, tau2, omega2)
 
 
 def _common_rate(pairs: LabPairs) -> FloatArray:
@@ -185,6 +207,19 @@ class _Terms:
     lab_info: FloatArray
     stratum: FloatArray
     stratum_info: FloatArray
+
+
+@dataclass(slots=True)
+class _Mode:
+    """mu, a and b at the joint mode, the variances, and the terms of all pairs, those without tests too."""
+
+    pairs: LabPairs
+    terms: _Terms
+    mu: FloatArray
+    a: FloatArray
+    b: FloatArray
+    tau2: FloatArray
+    omega2: FloatArray
 
 
 def _terms(pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray) -> _Terms:
@@ -230,8 +265,16 @@ def _iterate(
         up = DAMPING * (tau * wanted - b) / known
         down = alone * (to_strata @ up)
         for _ in range(INNER_STEPS - 1):
-            coupled = terms.lab_info * up - to_labs @ down
-            up = up + DAMPING * (tau * (wanted - coupled) - b - up) / known
+            # up + DAMPING (tau (wanted - coupled) - b - up) / known, in place: it is done hundreds of times.
+            move = terms.lab_info * up
+            move -= to_labs @ down
+            np.subtract(wanted, move, out=move)
+            move *= tau
+            move -= b
+            move -= up
+            move *= DAMPING
+            move /= known
+            up += move
             down = alone * (to_strata @ up)
         a = a + np.clip(first - down, -LARGEST_MOVE, LARGEST_MOVE)
         b = b + np.clip(up, -LARGEST_MOVE, LARGEST_MOVE)
@@ -372,10 +415,9 @@ def winsorised_squares(branch: IntArray, z: FloatArray, active: BoolArray, branc
     return np.asarray(group_sum(branch, held * held, branches) / normal)
 
 
-def _report(
-    pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray, tau2: FloatArray, omega2: FloatArray
-) -> LabFit:
-    terms = _terms(pairs, mu, a, b)
+def _report(mode: _Mode) -> LabFit:
+    pairs, terms, mu, a, b = mode.pairs, mode.terms, mode.mu, mode.a, mode.b
+    tau2, omega2 = mode.tau2, mode.omega2
     tau, omega = tau2[pairs.lab_branch], omega2[pairs.stratum_branch]
     strata_alone, strata_unknown = _left_out(pairs, terms, "stratum", a, omega, tau)
     peers, others = _beside_others(pairs, mu, b, "lab", strata_alone)

@@ -61,12 +61,12 @@ class LabPairs:
 
     def _index(self) -> None:
         pairs, labs, strata = self.tested.size, self.lab_branch.size, self.stratum_branch.size
-        self._by_stratum = np.argsort(self.pair_stratum, kind="stable").astype(np.int32)
+        self._by_stratum = np.argsort(self.pair_stratum, kind="stable")
         lab_ends, stratum_ends = _ends(self.pair_lab, labs), _ends(self.pair_stratum, strata)
         ones, every = np.ones(pairs), np.arange(pairs, dtype=np.int32)
         lab, stratum = self.pair_lab.astype(np.int32), self.pair_stratum.astype(np.int32)
         self._lab_sums = _matrix(ones, every, lab_ends, pairs)
-        self._stratum_sums = _matrix(ones, self._by_stratum, stratum_ends, pairs)
+        self._stratum_sums = _matrix(ones, self._by_stratum.astype(np.int32), stratum_ends, pairs)
         self._to_labs = _matrix(ones.copy(), stratum, lab_ends, strata)
         self._to_strata = _matrix(ones.copy(), lab[self._by_stratum], stratum_ends, labs)
 
@@ -99,7 +99,7 @@ class LabPairs:
 
     def couplings(self, values: FloatArray) -> tuple[Any, Any]:
         """Sparse matrices ``[labs, strata]`` and ``[strata, labs]`` with a value at each pair, until the next call."""
-        self._to_labs.data, self._to_strata.data = values, values[self._by_stratum]
+        self._to_labs.data, self._to_strata.data = values, values.take(self._by_stratum)
         return self._to_labs, self._to_strata
 
 

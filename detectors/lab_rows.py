@@ -92,8 +92,7 @@ def lab_rows(
     n, x = as_samples(tested, failed)
     keys = [_index(branch, "branch", n.shape), _index(lab, "lab", n.shape), _index(stratum, "stratum", n.shape)]
     correlation = np.minimum(as_parameter(rho, "rho", n.shape, low=0.0, high=1.0, open_ends=False), LARGEST_CORRELATION)
-    # By the counts too, so that equal keys in another order give the same sums to the last bit.
-    order = np.lexsort((correlation, x, n, *_packed(*keys)))
+    order = _in_order((correlation, x, n), _packed(*keys))
     b, lab_key, s = (key[order] for key in keys)
     branch_of, (branches,) = _number(b)
     lab_of, (lab_branch, labs) = _number(branch_of, lab_key)
@@ -149,10 +148,22 @@ def _packed(*keys: IntArray) -> tuple[IntArray, ...]:
     return (packed,)
 
 
+def _in_order(counts: tuple[FloatArray, ...], keys: tuple[IntArray, ...]) -> IntArray:
+    """Order of the rows by their keys, and by the counts too: equal keys in another order give the same sums to the
+    last bit."""
+    order = _order(keys)
+    if len(keys) == 1 and bool((np.diff(keys[0][order]) > 0).all()):
+        return order  # a row a pair, which is the rule: counts need not be sorted
+    return np.lexsort((*counts, *keys))
+
+
 def _order(keys: tuple[IntArray, ...]) -> IntArray:
-    if len(keys) == 1 and bool((np.diff(keys[0]) >= 0).all()):
+    """Some order of the rows by their keys, those of equal keys in any."""
+    if len(keys) > 1:
+        return np.lexsort(keys)
+    if bool((np.diff(keys[0]) >= 0).all()):
         return np.arange(keys[0].size)
-    return np.lexsort(keys)
+    return np.argsort(keys[0])
 
 
 def only(rows: LabRows, use: npt.ArrayLike | None) -> LabRows:

@@ -381,7 +381,7 @@ def _segments(fresh: list[tuple[int, EventColumns]]) -> Iterator[tuple[int, byte
         while start < len(rows):
             stop = min(len(rows), start + room)
             whole = start == 0 and stop == len(rows)
-            ticks.append((tick, (rows if whole else rows.between(start, stop)).pack()))
+            ticks.append((tick, (rows if whole else rows.between(start, stop).trimmed()).pack()))
             room -= stop - start
             start = stop
             if not room:

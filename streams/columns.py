@@ -46,8 +46,8 @@ COLUMNS_VERSION: Final = 2
 LONGEST_DELAY: Final = 32_767
 """Days; a longer one is told as this."""
 _FEW: Final = 256
-_MOST: Final = 8
-"""A part of at least one so-manieth of the rows keeps the dictionaries of the whole: trimming would cost more."""
+_MOST: Final = 4
+"""A part keeps the dictionaries of the whole up to so many entries a row: trimming would cost more."""
 WITHDRAWN: Final = 1
 NOTE: Final = 2
 
@@ -127,15 +127,17 @@ class EventColumns:
         if self.graves:
             place = {int(row): at for at, row in enumerate(rows)}
             graves = [Grave(place[g.row], g.alert_id, g.level) for g in self.graves if g.row in place]
-        picked = {name: column[rows] for name, column in self.columns.items()}
+        picked = {name: column.take(rows) for name, column in self.columns.items()}
         return EventColumns(picked, graves=graves, **self.tables)
 
     def between(self, start: int, stop: int) -> EventColumns:
-        """The rows from ``start`` to ``stop``; with dictionaries of their own where they are a small part."""
+        """The rows from ``start`` to ``stop``; with dictionaries of their own where those of the whole are far larger
+        than the part."""
         graves = [Grave(g.row - start, g.alert_id, g.level) for g in self.graves if start <= g.row < stop]
         rows = {name: column[start:stop] for name, column in self.columns.items()}
-        part = EventColumns(rows, graves=graves, **self.tables)
-        return part if (stop - start) * _MOST >= len(self) else part.trimmed()
+        tables = self.tables
+        part = EventColumns(rows, graves=graves, **tables)
+        return part if sum(map(len, tables.values())) <= (stop - start) * _MOST + _FEW else part.trimmed()
 
     def trimmed(self) -> EventColumns:
         """The same rows with dictionaries that hold only what they use, for storing."""
@@ -177,7 +179,7 @@ def _recoded(codes: npt.NDArray[Any], size: int) -> tuple[list[int], npt.NDArray
     first = np.full(size + 1, count)
     first[codes[::-1]] = np.arange(count)[::-1]  # the last to be written is the first use; -1 goes to the end
     first[-1] = count
-    used = np.argsort(first, kind="stable")[: int((first < count).sum())]
+    used = np.argsort(first)[: int((first < count).sum())]  # no two have the same first use
     table = np.full(size + 1, -1)
     table[used] = np.arange(len(used))
     return used.tolist(), table[codes]
@@ -189,21 +191,22 @@ def concatenate(parts: list[EventColumns]) -> EventColumns:
         return EventColumns.empty()
     if len(parts) == 1:
         return parts[0]
-    merged: dict[str, list[npt.NDArray[Any]]] = {name: [] for name, _ in TABLES}
-    tables: dict[str, dict[Any, int]] = {table: {} for _, table in TABLES}
+    columns = {name: [part[name] for part in parts] for name in COLUMN_TYPES}
+    tables: dict[str, list[Any]] = {}
+    for name, where in TABLES:
+        lists: list[list[Any]] = [getattr(part, where) for part in parts]
+        if all(values is lists[0] for values in lists):  # parts of one whole
+            tables[where] = lists[0]
+            continue
+        table: dict[Any, int] = {}
+        for at, (part, values) in enumerate(zip(parts, lists, strict=True)):
+            codes = [table.setdefault(value, len(table)) for value in values]
+            if codes != list(range(len(codes))):  # else they stay what they are; the last entry is that of -1, none
+                columns[name][at] = np.array([*codes, -1], COLUMN_TYPES[name]).take(part[name])
+        tables[where] = list(table)
     graves: list[Grave] = []
     start = 0
     for part in parts:
-        for name, where in TABLES:
-            table = tables[where]
-            values: list[Any] = getattr(part, where)
-            recode = np.array([table.setdefault(value, len(table)) for value in values] or [0], COLUMN_TYPES[name])
-            column = part[name]
-            merged[name].append(np.where(column >= 0, recode[np.maximum(column, 0)], column))
         graves += [Grave(g.row + start, g.alert_id, g.level) for g in part.graves]
         start += len(part)
-    columns = {
-        name: np.concatenate(merged[name] if name in merged else [part[name] for part in parts])
-        for name in COLUMN_TYPES
-    }
-    return EventColumns(columns, graves=graves, **{table: list(values) for table, values in tables.items()})
+    return EventColumns({name: np.concatenate(some) for name, some in columns.items()}, graves=graves, **tables)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.lab_drift import DriftParts, drift_parts
-from detectors.lab_effects import fit_labs
+from detectors.lab_effects import pair_effects
 from detectors.lab_rows import LabRows, lab_rows
 from streams.cells import BlockPiece
 from streams.config import LabRules
@@ -34,8 +34,9 @@ Effects = list[tuple[str, list[int], list[int], list[float]]]
 _WEEK = 7
 _TO_MONDAY = 3
 _NEVER = -(2**62)
-PART_ROWS = 100_000
-"""Groups are compared together up to this many sums of pairs."""
+PART_ROWS = 50_000
+"""Groups are compared together up to this many sums of pairs: few enough that their arrays stay near the processor,
+many enough that calls cost little."""
 
 
 def week_of(day: int) -> int:
@@ -177,7 +178,7 @@ class LabSheet:
         numbers of the table's rows as they were given."""
         number = np.empty(table.pair_lab.size, np.intp)
         number[table.pair_of] = pairs[table.order]
-        self._effect[number] = np.round(fit_labs(table).pair_log_odds, 4)
+        self._effect[number] = np.round(pair_effects(table), 4)
 
     def severities(self, cells: Sequence[Sequence[int] | Ints], first_day: int, last_day: int) -> Floats:
         """How many times the failures of their peers the labs find that tested some leaf cells, for each of several

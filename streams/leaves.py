@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.columns import EventColumns
+from streams.radix import order_of, starts_of
 
 __all__ = ["Leaf", "LeafIndex"]
 
 _INDICATOR_BITS = 3
 _REGION_BITS = 24
+_NEVER = np.iinfo(np.int32).max
 Ints = npt.NDArray[np.int64]
 
 
@@ -49,6 +51,8 @@ class LeafIndex:
         self._branches: dict[str, int] = {}
         self._size = 0
         self._branch_of = np.empty(64, np.int32)
+        self._told = np.full(64, _NEVER, np.int32)
+        """The first day of each leaf that was told."""
         self._start = np.zeros(65, np.int64)
         self._cells = np.empty(256, np.intp)
 
@@ -59,6 +63,7 @@ class LeafIndex:
         self._new.append((_key(leaf.indicator, product, region), self._size))
         if self._size == len(self._branch_of):
             self._branch_of = _wider(self._branch_of, 2 * self._size)
+            self._told = _wider(self._told, 2 * self._size, _NEVER)
             self._start = _wider(self._start, 2 * self._size + 1)
         start = int(self._start[self._size])
         stop = start + len(leaf.rows)
@@ -76,10 +81,20 @@ class LeafIndex:
             return np.full(len(at), -1, np.int32)
         product = np.array([self._products.get(code, -1) for code in rows.products], np.int64)[rows["product"][at]]
         region = np.array([self._regions.get(code, -1) for code in rows.regions], np.int64)[rows["region"][at]]
+        unknown = (product | region) < 0
         wanted = _key(rows["indicator"][at].astype(np.int64), product, region)
-        place = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        hit = (self._keys[place] == wanted) & (product >= 0) & (region >= 0)
-        return np.where(hit, self._numbers[place], np.int32(-1))
+        wanted[unknown] = 0
+        # What is more or less sorted is found twice as fast.
+        order = order_of(np.where(unknown, 0, product * len(self._regions) + region))
+        ordered = wanted.take(order)
+        place = self._keys.searchsorted(ordered)
+        found = np.where(
+            self._keys.take(place, mode="clip") == ordered, self._numbers.take(place, mode="clip"), np.int32(-1)
+        )
+        numbers = np.empty(len(at), np.int32)
+        numbers[order] = found
+        numbers[unknown] = -1
+        return numbers
 
     def reach(self, leaves: Ints) -> tuple[npt.NDArray[np.intp], Ints]:
         """The cells of some leaves, one leaf after the other, and how many each has."""
@@ -89,10 +104,16 @@ class LeafIndex:
         return self._cells[np.repeat(starts - before, times) + np.arange(int(times.sum()))], times
 
     def first_days(self, leaves: Ints, days: npt.NDArray[np.int32]) -> list[tuple[str, int]]:
-        """The least of the ``days`` of each branch among some leaves."""
+        """The least of the ``days`` of each branch among some leaves, each there once; leaves of which no later day was
+        told before are passed over."""
+        fresh = np.flatnonzero(days < self._told[leaves])
+        if not len(fresh):
+            return []
+        leaves, days = leaves[fresh], days[fresh]
+        self._told[leaves] = days
         branch = self._branch_of[leaves]
-        order = np.argsort(branch, kind="stable")
-        starts = np.flatnonzero(np.diff(branch[order], prepend=-1))
+        order = order_of(branch)
+        starts = starts_of(branch[order])
         names = list(self._branches)
         least = np.minimum.reduceat(days[order], starts)
         return [(names[at], day) for at, day in zip(branch[order[starts]].tolist(), least.tolist(), strict=True)]
@@ -114,8 +135,8 @@ def _key(indicator: Any, product: Any, region: Any) -> Any:
     return ((product << _REGION_BITS) | region) << _INDICATOR_BITS | indicator
 
 
-def _wider(held: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """A longer copy, zeros at its end."""
-    grown = np.zeros(size, held.dtype)
+def _wider(held: npt.NDArray[Any], size: int, rest: int = 0) -> npt.NDArray[Any]:
+    """A longer copy, with ``rest`` at its end."""
+    grown = np.full(size, rest, held.dtype)
     grown[: len(held)] = held
     return grown

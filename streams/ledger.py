@@ -20,6 +20,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from streams.radix import order_by_hash
+
 __all__ = ["LEDGER_TYPES", "Ledger", "winners"]
 
 LEDGER_TYPES: Final[dict[str, Any]] = {
@@ -55,7 +57,7 @@ def winners(
 
     Neither batching nor interleaving nor the number of partitions can show: notes compete like content.
     """
-    order = np.argsort(event, kind="stable")
+    order = order_by_hash(event)
     ids = event[order]
     if not (ids[1:] == ids[:-1]).any():  # nothing competes
         return order
@@ -71,15 +73,58 @@ def winners(
     return best
 
 
+class _Marks:
+    """A bit for the upper bits of every id that is held: most ids that are new are told by it at once.
+
+    A byte for an id at the least and two at the most, so that one in sixteen to one in eight is asked for in vain.
+    """
+
+    def __init__(self) -> None:
+        self._bits = 13
+        self._bytes = np.zeros(2 ** (self._bits - 3), np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes.nbytes
+
+    @property
+    def room(self) -> int:
+        """So many ids may be held."""
+        return len(self._bytes)
+
+    def add(self, ids: npt.NDArray[np.uint64]) -> None:
+        place, bit = self._places(ids)
+        np.bitwise_or.at(self._bytes, place, bit)
+
+    def maybe(self, ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+        """Which of some ids may be held; the others are not."""
+        place, bit = self._places(ids)
+        return np.flatnonzero(self._bytes.take(place) & bit)
+
+    def renewed(self, runs: list[npt.NDArray[np.uint64]]) -> None:
+        """Hold the ids of these runs and no others, with room for as many again if they are many."""
+        count = sum(map(len, runs))
+        while 2 ** (self._bits - 3) < count:
+            self._bits += 1
+        self._bytes = np.zeros(2 ** (self._bits - 3), np.uint8)
+        for ids in runs:
+            self.add(ids)
+
+    def _places(self, ids: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
+        slot = (ids >> np.uint64(64 - self._bits)).astype(np.intp)
+        return slot >> 3, np.left_shift(1, slot & 7).astype(np.uint8)
+
+
 class _Index:
     """Row numbers by event id, in a few sorted runs of geometric sizes (a log-structured merge index)."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]] = []
+        self._marks = _Marks()
 
     @property
     def nbytes(self) -> int:
-        return sum(ids.nbytes + places.nbytes for ids, places in self._runs)
+        return sum(ids.nbytes + places.nbytes for ids, places in self._runs) + self._marks.nbytes
 
     def add(self, events: npt.NDArray[np.uint64], places: npt.NDArray[np.int64]) -> None:
         """Add rows; they must lie behind all that were added before."""
@@ -87,6 +132,10 @@ class _Index:
             return
         order = np.argsort(events, kind="stable")
         self._runs.append((events[order], places[order]))
+        if sum(len(ids) for ids, _ in self._runs) > self._marks.room:
+            self._marks.renewed([ids for ids, _ in self._runs])
+        else:
+            self._marks.add(self._runs[-1][0])
         while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
             self._merge_last()
 
@@ -94,30 +143,38 @@ class _Index:
         """Forget the first ``count`` rows; the others move up by as many."""
         kept = ((ids, places, places >= count) for ids, places in self._runs)
         self._runs = [(ids[stays], places[stays] - count) for ids, places, stays in kept if stays.any()]
+        self._marks.renewed([ids for ids, _ in self._runs])
 
     def last(self, events: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """The last row of each id, -1 where there is none."""
         rows = np.full(len(events), -1, np.int64)
-        for ids, places in self._runs:
-            at = np.maximum(np.searchsorted(ids, events, side="right") - 1, 0)
-            hit = ids[at] == events
-            rows[hit] = places[at[hit]]
+        asked, some = self._asked(events)
+        for ids, places in self._runs if len(asked) else ():
+            at = np.maximum(np.searchsorted(ids, some, side="right") - 1, 0)
+            hit = ids[at] == some
+            rows[asked[hit]] = places[at[hit]]
         return rows
 
     def every(self, events: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
         """All rows of all ids, as pairs: which of the ids asked for, and its row."""
         which, rows = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
-        for ids, places in self._runs:
-            start = np.minimum(np.searchsorted(ids, events), len(ids) - 1)
-            hit = np.flatnonzero(ids[start] == events)
+        asked, some = self._asked(events)
+        for ids, places in self._runs if len(asked) else ():
+            start = np.minimum(np.searchsorted(ids, some), len(ids) - 1)
+            hit = np.flatnonzero(ids[start] == some)
             if not len(hit):
                 continue
             start = start[hit]
-            count = np.searchsorted(ids, events[hit], side="right") - start
+            count = np.searchsorted(ids, some[hit], side="right") - start
             before = np.cumsum(count) - count
-            which.append(np.repeat(hit, count))
+            which.append(np.repeat(asked[hit], count))
             rows.append(places[np.repeat(start - before, count) + np.arange(count.sum())])
         return np.concatenate(which), np.concatenate(rows)
+
+    def _asked(self, events: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+        """Which of some ids are worth looking for, and these."""
+        at = self._marks.maybe(events) if self._runs else np.empty(0, np.intp)
+        return at, events[at]
 
     def _merge_last(self) -> None:
         (ids_a, at_a), (ids_b, at_b) = self._runs[-2:]

@@ -3,8 +3,8 @@
 A file's rows become the records of a topic as :func:`streams.publish.publish` makes them: those that pass, in their
 order, each in the partition of its product, at the time of its report. Rows that are plain (:mod:`streams.columnar`)
 come as columns; every other row goes its own way through conversion, judgement and intake, and takes its place among
-them. The columns lie in a temporary file, a piece for each partition and stretch of the file, so that partitions can be
-read apart whatever the order of the files, and memory stays flat.
+them. The columns are kept in pieces, one for each partition and stretch of the file, so that partitions can be read
+apart whatever the order of the files; what is more than some megabytes lies in a temporary file, so memory stays flat.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,9 @@ from streams.ticks import COMPLETE, MS_PER_DAY, Calendar, Origin
 
 __all__ = ["FileIntake", "Spool"]
 
-_IN_MEMORY: Final = 64 << 20
+_IN_MEMORY: Final = 32 << 20
+_TEXT_BYTES: Final = 128
+"""What an entry of a dictionary may take."""
 _SINGLE_ROWS: Final = 8_192
 """Rows that go their own way are converted so many at a time."""
 
@@ -50,9 +52,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class _Stored:
-    """A piece as it is kept: its events lie in the file."""
+    """A piece as it is kept: its events as they are, or where they lie in the file."""
 
     count: int
+    held: EventColumns | None
     start: int
     size: int
     last_arrival: int
@@ -72,8 +75,9 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(folder))  # noqa: SIM115  # closed in exit
+        self._file: IO[bytes] | None = None
         self._pieces: dict[Origin, list[_Stored]] = {}
+        self._in_memory = 0
         self._end = 0
         self.records = 0
         self.refused = 0
@@ -82,31 +86,52 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def add(self, result: IntakeResult, count: int, refused: int) -> None:
         """Append a piece to its partition; ``refused`` of its ``count`` records were not taken by intake."""
-        data = result.columns.pack() if len(result.columns) else b""
-        with explained(self._folder):
-            self._file.seek(self._end)
-            self._file.write(data)
-        stored = _Stored(
-            count, self._end, len(data), result.last_arrival, result.next_offset, result.grave, result.dispositions
-        )
-        self._pieces.setdefault(result.origin, []).append(stored)
-        self._end += len(data)
+        columns, entries = result.columns, sum(map(len, result.columns.tables.values()))
+        # Pieces share the dictionaries of the file, so that they need not be merged, unless those are large.
+        columns = columns if entries <= len(columns) else columns.trimmed()
+        size = _memory(columns)
+        held = columns if self._in_memory + size <= _IN_MEMORY else None
+        start = self._end
+        if held is not None:
+            self._in_memory += size
+        else:
+            self._write(columns.trimmed().pack())
+        self._pieces.setdefault(result.origin, []).append(
+            _Stored(
+                count, held, start, self._end - start, result.last_arrival, result.next_offset, result.grave,
+                result.dispositions,
+            )
+        )  # fmt: skip
         self.records += count
         self.refused += refused
+
+    def _write(self, data: bytes) -> None:
+        with explained(self._folder):
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  # closed in exit
+            self._file.seek(self._end)
+            self._file.write(data)
+        self._end += len(data)
 
     def origins(self) -> list[Origin]:
         """The partitions that hold anything."""
         return sorted(self._pieces)
 
     def read(self, origin: Origin) -> Iterator[Taken]:
-        """The pieces of a partition."""
-        for one in self._pieces.get(origin, ()):
-            self._file.seek(one.start)
-            columns = EventColumns.unpack(self._file.read(one.size)) if one.size else EventColumns.empty()
+        """The pieces of a partition, each given up as it is read."""
+        pieces = self._pieces.get(origin, [])
+        while pieces:
+            one = pieces.pop(0)
+            columns = one.held
+            if columns is None:
+                assert self._file is not None  # noqa: S101 - for the type checker
+                self._file.seek(one.start)
+                columns = EventColumns.unpack(self._file.read(one.size))
             nothing = np.empty(0, np.int32)
             result = IntakeResult(
                 origin, columns, nothing, [], one.grave, one.dispositions, one.last_arrival, one.following
@@ -247,7 +272,7 @@ class FileIntake:
             both = concatenate([columns, result.columns]) if len(result.columns) else columns
             if both is not columns:
                 both = both.take(np.argsort(both["offset"], kind="stable"))
-            result.columns = both.trimmed()
+            result.columns = both
         result.last_arrival, result.next_offset = int(arrivals[-1]), int(offsets[-1]) + 1
         self._spool.add(result, len(rows), refused)
 
@@ -278,6 +303,12 @@ class FileIntake:
         for name, values in told.items():
             columns.columns[name] = values.astype(columns.columns[name].dtype)
         return columns
+
+
+def _memory(columns: EventColumns) -> int:
+    """Bytes that columns take, or more."""
+    entries = sum(map(len, columns.tables.values())) + len(columns.graves)
+    return sum(column.nbytes for column in columns.columns.values()) + _TEXT_BYTES * entries
 
 
 def _is_parquet(file: str) -> bool:

@@ -21,6 +21,7 @@ from streams.labs import LabSheet
 from streams.leaves import Leaf, LeafIndex
 from streams.ledger import Ledger, winners
 from streams.names import OVERFLOW, Names
+from streams.radix import order_of, starts_of
 from streams.tally import Activity
 
 __all__ = ["OVERFLOW", "AssessState", "Folded"]
@@ -94,19 +95,21 @@ class AssessState:
         best = winners(event, revision, shard, tie)
         best = best[~self.ledger.known(event[best], revision[best], shard[best])]
         rows = batch.take(best)
-        folded = self.apply(tick, rows.trimmed())
+        folded = self.apply(tick, rows.trimmed(), shards=shard[best])
         folded.duplicates = int((batch["flags"] & NOTE == 0).sum()) - int((rows["flags"] & NOTE == 0).sum())
         folded.withdrawn_graves += self._losing_graves(batch, best)
         folded.withdrawn_graves.sort()
         return folded
 
-    def apply(self, tick: int, rows: EventColumns, *, counted: bool = False) -> Folded:
+    def apply(
+        self, tick: int, rows: EventColumns, *, counted: bool = False, shards: npt.NDArray[np.uint8] | None = None
+    ) -> Folded:
         """Fold winning rows of one tick (also used to restore a segment).
 
         ``counted`` where the counts have come back by themselves (:mod:`streams.base`): then only the ledger, and who
-        is active, learns of the rows.
+        is active, learns of the rows. ``shards`` are theirs, where they are known.
         """
-        shards = self._shards(rows)
+        shards = self._shards(rows) if shards is None else shards
         old = self.ledger.replaced(rows["event"][rows["revision"] > 0])
         withdrawn = self._drop_graves(old)
         content = (rows["flags"] & (NOTE | WITHDRAWN)) == 0
@@ -135,7 +138,11 @@ class AssessState:
         self.ledger.append(entries)
         if back is None:
             return Folded({}, rows, 0, withdrawn)
-        merged = {name: np.concatenate([back[name], entries[name][content]]) for name in _CHANGE}
+        # Whole columns where all is news and nothing is taken back: the rule.
+        come: Any = slice(None) if len(at) == len(rows) else at
+        merged = {name: entries[name][come] for name in _CHANGE}
+        if len(back["n"]):
+            merged = {name: np.concatenate([back[name], some]) for name, some in merged.items()}
         self._fold_labs(merged)
         return Folded(self._fold_cells(merged), rows, 0, withdrawn)
 
@@ -194,6 +201,8 @@ class AssessState:
             (-1, self.ledger["leaf"][gone], self.ledger["hazard"][gone]),
             (1, entries["leaf"][come], entries["hazard"][come]),
         ):
+            if not len(leaves):
+                continue
             pairs, reports = np.unique(leaves.astype(np.int64) << 32 | hazards, return_counts=True)
             for pair, count in zip(pairs.tolist(), reports.tolist(), strict=True):
                 product, hazard = self.leaves[pair >> 32].product, self.hazards[pair & 0xFFFFFFFF]
@@ -201,21 +210,15 @@ class AssessState:
 
     def _fold_cells(self, changes: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.intp]]:
         dirty: dict[str, npt.NDArray[np.intp]] = {}
-        for number, name in enumerate(INDICATORS):
-            mine = np.flatnonzero(changes["indicator"] == number)
-            if not len(mine):
-                continue
+        for number in np.flatnonzero(np.bincount(changes["indicator"])).tolist():
+            name = INDICATORS[number]
             store = self.stores[name]
+            mine = changes["indicator"] == number
             fields = ("x",) if _FIELDS[name] == 1 else ("x", "n")
-            values = np.stack([changes[f][mine] for f in fields], axis=1)
-            # Sums of a leaf's day first, then for each what lies above it: most events share both.
-            keys = changes["leaf"][mine].astype(np.int64) << 32 | changes["day"][mine]
-            order = np.argsort(keys, kind="stable")
-            keys = keys[order]
-            starts = np.flatnonzero(np.diff(keys, prepend=-1))
-            sums = np.add.reduceat(values[order], starts)
-            leaves, days = keys[starts] >> 32, (keys[starts] & 0xFFFFFFFF).astype(np.int32)
-            first = np.flatnonzero(np.diff(leaves, prepend=-1))  # keys are sorted: the first day of each leaf
+            leaves, days, sums = _daily(
+                changes["leaf"][mine], changes["day"][mine], np.stack([changes[f][mine] for f in fields], axis=1)
+            )
+            first = starts_of(leaves)  # days ascend within a leaf
             for branch, day in self._index.first_days(leaves[first], days[first]):
                 store.note_day(branch, day)
             rows, times = self._index.reach(leaves)
@@ -318,6 +321,22 @@ class AssessState:
             return []
         gone = [int(row) for row in at.tolist() if int(row) in self._graves]
         return [(*self._graves.pop(row), int(self.ledger["indicator"][row])) for row in gone]
+
+
+def _daily(
+    leaves: npt.NDArray[np.int32], days: npt.NDArray[np.int32], values: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Sums of ``values`` [rows, fields] by leaf and day, in their order: for what lies above a leaf is then added up
+    once for all of its events of a day."""
+    first = int(days.min())
+    span = int(days.max()) - first + 1
+    keys = leaves.astype(np.int64) * span + (days - first)
+    order = order_of(keys)
+    keys, values = keys[order], values[order]
+    starts = starts_of(keys)
+    if len(starts) < len(keys):
+        keys, values = keys[starts], np.add.reduceat(values, starts)
+    return keys // span, (keys % span + first).astype(np.int32), values
 
 
 def _codes_of(path: tuple[str, ...], where: tuple[str, ...]) -> set[tuple[str, str]]:

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lab_worlds import world
 from scipy.special import expit
 
 from detectors import lab_effects
-from detectors.lab_effects import fit_labs
+from detectors.lab_effects import fit_labs, pair_effects
 from detectors.lab_pairs import lab_pairs
 from detectors.lab_rows import LabRows, lab_rows, only
 
@@ -113,3 +115,28 @@ def test_rows_are_sorted_alike_whether_or_not_their_keys_fit_in_one_number(scale
     np.testing.assert_array_equal(rows.stratum[rows.stratum_of], keys[:, 2])
     np.testing.assert_array_equal(rows.lab[rows.pair_lab][rows.pair_of], keys[:, 1])
     np.testing.assert_array_equal(rows.stratum[rows.pair_stratum][rows.pair_of], keys[:, 2])
+
+
+@given(
+    pairs=st.lists(st.tuples(*[st.integers(0, 5)] * 3), max_size=40, unique=True),
+    again=st.lists(st.integers(0, 39), max_size=3),
+    seed=st.integers(0, 9),
+)
+def test_rows_of_a_pair_or_two_are_sorted_as_by_all_that_they_say(pairs, again, seed):
+    pairs = pairs + [pairs[at % len(pairs)] for at in again if pairs]
+    rng = np.random.default_rng(seed)
+    branch, lab, stratum = np.array(pairs, np.int64).reshape(-1, 3).T
+    tested = rng.integers(1, 4, len(pairs))
+    failed, rho = rng.integers(0, 2, len(pairs)), rng.integers(0, 2, len(pairs)) / 10
+    rows = lab_rows(lab, stratum, tested, failed, branch=branch, rho=rho)
+    np.testing.assert_array_equal(rows.order, np.lexsort((rho, failed, tested, stratum, lab, branch)))
+    keys = np.stack([rows.branch[rows.branch_of], rows.lab[rows.lab_of], rows.stratum[rows.stratum_of]], axis=1)
+    np.testing.assert_array_equal(keys, np.array(pairs, np.int64).reshape(-1, 3)[rows.order])
+    np.testing.assert_array_equal(np.unique(rows.pair_of), np.arange(len(set(pairs))))
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_effects_of_pairs_alone_are_those_of_the_whole_report(empty):
+    w = world(5, branches=4, labs=5, strata=9)
+    rows = rows_of(w, w.lab != 1 if empty else None)
+    np.testing.assert_array_equal(pair_effects(rows), fit_labs(rows).pair_log_odds)

@@ -244,11 +244,20 @@ def test_a_file_of_lines_fares_alike(tmp_path: Path) -> None:
     assert by_columns(Config(), files, tmp_path) == by_a_log(Config(), files, tmp_path)
 
 
-def test_a_large_spool_goes_to_disk_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.spool._IN_MEMORY", 100)
+@pytest.mark.parametrize("memory", [100, 12_000])
+def test_a_large_spool_goes_to_disk_and_comes_back(
+    memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.spool._IN_MEMORY", memory)
+    held, disk = list[int](), list[int]()
+    add, write = Spool.add, Spool._write
+    monkeypatch.setattr(Spool, "add", lambda spool, *piece: held.append(1) or add(spool, *piece))
+    monkeypatch.setattr(Spool, "_write", lambda spool, data: disk.append(1) or write(spool, data))
     file = written(made("losses", 2), tmp_path / "e.parquet", random.Random(2))
     assert by_columns(Config(), [("losses", file)], tmp_path) == by_a_log(Config(), [("losses", file)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
+    assert disk
+    assert (len(disk) < len(held)) == (memory > 100)
 
 
 def parquet_of(rows: list[Row], to: Path) -> Path:

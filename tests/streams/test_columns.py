@@ -111,11 +111,30 @@ def test_the_rows_between_two_places_are_those_rows(rows: list[Row], data: st.Da
     assert rows_in(columns_of(rows).between(start, stop)) == rows[start:stop]
 
 
+@pytest.mark.parametrize(("spare", "kept"), [(0, True), (30, True), (300, False)])
+def test_a_part_keeps_dictionaries_unless_they_are_far_larger(spare: int, kept: bool) -> None:
+    rows: list[Row] = [(n, 0, f"P{n}", "r", None, ("losses", 0), n, 0, None) for n in range(9)]
+    whole = columns_of(rows, spare)
+    part = whole.between(2, 4)
+    assert rows_in(part) == rows[2:4]
+    assert part.products == (whole.products if kept else ["P2", "P3"])
+
+
 @given(st.lists(st.tuples(rows_of, st.integers(0, 2)), max_size=4))
 def test_joining_gives_all_rows_in_order(parts: list[tuple[list[Row], int]]) -> None:
     joined = concatenate([columns_of(rows, spare) for rows, spare in parts])
     assert rows_in(joined) == [row for rows, _ in parts for row in rows]
     assert rows_in(EventColumns.unpack(joined.trimmed().pack())) == rows_in(joined)
+
+
+@given(rows_of, st.integers(0, 12), rows_of)
+def test_parts_of_one_whole_are_joined_by_its_dictionaries(rows: list[Row], cut: int, others: list[Row]) -> None:
+    whole = columns_of(rows)
+    parts = [whole.between(0, min(cut, len(rows))), whole.between(min(cut, len(rows)), len(rows))]
+    joined = concatenate(parts)
+    assert rows_in(joined) == rows
+    assert joined.products is whole.products
+    assert rows_in(concatenate([*parts, columns_of(others)])) == rows + others
 
 
 def test_nothing_at_all_packs_and_unpacks() -> None:

@@ -69,3 +69,26 @@ def test_a_branch_has_the_least_of_its_leaves_first_days(days: list[tuple[str, i
     found = index.first_days(np.arange(len(days)), np.array([day for _, day in days], np.int32))
     assert dict(found) == plain
     assert len(found) == len(plain)
+
+
+def test_only_an_earlier_day_of_a_leaf_is_told_again() -> None:
+    index = LeafIndex()
+    for number in range(100):
+        index.add(leaf(0, _LETTERS[number % 5], f"r{number}", [number]))
+    every = np.arange(100)
+    days = 50 + every.astype(np.int32)
+    assert dict(index.first_days(every, days)) == {f"branch-{letter}": 50 + at for at, letter in enumerate(_LETTERS)}
+    assert index.first_days(every, days + 1) == []
+    assert index.first_days(every[7:9], days[7:9] - 3) == [("branch-C", 54), ("branch-D", 55)]
+
+
+def test_thousands_of_events_find_their_leaves() -> None:
+    rng = np.random.default_rng(1)
+    products, regions = [f"P{number}" for number in range(60)], [f"r{number}" for number in range(30)]
+    index, plain = LeafIndex(), dict[tuple[int, str, str], int]()
+    for place in rng.permutation(2 * 50 * 25).tolist():
+        plain[place % 2, products[place // 2 % 50], regions[place // 100]] = len(plain)
+        index.add(leaf(place % 2, products[place // 2 % 50], regions[place // 100], [len(plain)]))
+    asked = [(at % 3, products[at % 60], regions[at // 60 % 30]) for at in rng.integers(0, 5_400, 4_000).tolist()]
+    found = index.find(events(asked, products, regions), np.arange(len(asked)))
+    assert found.tolist() == [plain.get(one, -1) for one in asked]

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,6 +133,36 @@ def test_tens_of_thousands_of_ids_are_found_through_every_growth() -> None:
     assert sorted(ledger.replaced(np.array(asked, np.uint64)).tolist()) == sorted(held.values())
     for index in (ledger._first_reports, ledger._corrections):
         assert len(index._runs) < 12
+
+
+@pytest.mark.parametrize("spread", [1, 0x9E3779B97F4A7C15])
+def test_ids_are_found_and_forgotten_whether_or_not_they_look_like_hashes(spread: int) -> None:
+    rng = np.random.default_rng(4)
+    ledger, held, made = Ledger(), list[int](), 0
+
+    def ids(count: int) -> list[int]:
+        return [(made + at) * spread % 2**64 for at in range(count)]
+
+    for tick, size in enumerate(rng.integers(1, 4_000, 30).tolist()):
+        batch = ids(size)
+        held, made = held + batch, made + size
+        ledger.append(rows(plain(batch), tick))
+        if tick % 12 == 11:
+            gone = ledger.drop_before(tick - 5)
+            expected = [False] * gone + [True] * (len(held) - gone) + [False] * 5_000
+            assert ledger.known(*identity(plain(held + ids(5_000)))).tolist() == expected
+            held = held[gone:]
+            assert np.sort(ledger.replaced(np.array(held, np.uint64))).tolist() == list(range(len(held)))
+
+
+def test_few_new_ids_are_looked_for() -> None:
+    ids = np.random.default_rng(5).integers(0, 2**64, 300_000, np.uint64)
+    index = Ledger()._first_reports
+    for piece in np.split(ids[:200_000], 100):
+        index.add(piece, np.arange(len(piece)))
+    assert len(index._asked(ids[:200_000])[0]) == 200_000
+    assert len(index._asked(ids[200_000:])[0]) < 100_000 / 7
+    assert index.nbytes <= 200_000 * (16 + 2)
 
 
 def test_a_plain_report_costs_tens_of_bytes() -> None:

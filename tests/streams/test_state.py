@@ -15,7 +15,7 @@ from streams.columns import COLUMN_TYPES, NOTE, EventColumns
 from streams.config import Config
 from streams.decode import EventDecoder
 from streams.intake import Intake, route
-from streams.state import OVERFLOW, AssessState, Folded
+from streams.state import OVERFLOW, AssessState, Folded, _daily
 from streams.ticks import COMPLETE
 
 CONFIG = settings_with()
@@ -54,6 +54,17 @@ def counts(state: AssessState, name: str = "injury") -> dict[tuple[str, str], in
 
 def cells(product: str, region: str, count: int = 1) -> dict[tuple[str, str], int]:
     return {(product[:length], where): count for length in (1, 3, 5) for where in {"120000", region}}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 30_000), st.integers(-4, 4)), min_size=1, max_size=40))
+def test_the_sums_of_a_leafs_days_are_those_of_a_dict(rows: list[tuple[int, int, int]]) -> None:
+    plain = dict[tuple[int, int], int]()
+    for leaf, day, x in rows:
+        plain[leaf, day] = plain.get((leaf, day), 0) + x
+    leaf_of, day_of, x_of = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    leaves, days, sums = _daily(leaf_of.astype(np.int32), day_of.astype(np.int32), np.stack([x_of, -x_of], axis=1))
+    assert list(zip(leaves.tolist(), days.tolist(), strict=True)) == sorted(plain)
+    assert sums.tolist() == [[plain[key], -plain[key]] for key in sorted(plain)]
 
 
 def test_an_event_counts_in_every_cell_of_its_two_paths() -> None:
