@@ -112,7 +112,17 @@ class _Part:
 
 @dataclass(slots=True)
 class _Waiting:
+    """The batches of one origin that wait for their ticks: thousands of them, where an hour's tick is live."""
+
     parts: list[_Part] = field(default_factory=list)
+    next_arrival: int | None = None
+    """Of all that waits: asked for whenever anything comes, and so kept."""
+
+    def add(self, columns: EventColumns) -> None:
+        """Let a batch wait; it is not empty."""
+        self.parts.append(_Part(columns))
+        first = int(columns["arrival"][0])
+        self.next_arrival = first if self.next_arrival is None else min(first, self.next_arrival)
 
     def take(self, bound: int) -> list[EventColumns]:
         """Remove and return the rows that arrived before ``bound``."""
@@ -123,10 +133,8 @@ class _Waiting:
                 taken.append(part.columns.between(part.start, stop))
                 part.start = stop
         self.parts = [part for part in self.parts if part.start < len(part.columns)]
+        self.next_arrival = min((part.next_arrival() for part in self.parts), default=None)
         return taken
-
-    def next_arrival(self) -> int | None:
-        return min((part.next_arrival() for part in self.parts), default=None)
 
 
 class Assess:
@@ -180,7 +188,7 @@ class Assess:
             late = self._unknown(columns.between(0, stop), offered) if stop else late
             columns = columns.between(stop, len(columns)) if stop else columns
         if len(columns):
-            self._waiting.setdefault(origin, _Waiting()).parts.append(_Part(columns))
+            self._waiting.setdefault(origin, _Waiting()).add(columns)
         return late
 
     def _unknown(self, columns: EventColumns, offered: int) -> EventColumns:
@@ -223,7 +231,7 @@ class Assess:
     def _due(self, through: int) -> Iterator[int]:
         """Ticks with events, and the first tick of the next day while any evidence stands or a day is to be told."""
         while True:
-            arrivals = [at for w in self._waiting.values() if (at := w.next_arrival()) is not None]
+            arrivals = [one.next_arrival for one in self._waiting.values() if one.next_arrival is not None]
             candidates = [self._calendar.tick(min(arrivals))] if arrivals else []
             if self._last_day is not None:
                 if self._judge.standing or self.state.activity:
