@@ -1,8 +1,8 @@
-"""Escalate on Kafka: one transaction for the alerts, the state and the input offset.
+"""Escalate on Kafka: one transaction for the alerts and the state, which knows the input offset.
 
 1. Signals, markers, grave signals and dispositions are applied in the order in which they stand in ``signals``.
-2. Alerts go to ``emergency-response``, the snapshot to ``escalate-changelog``, the offset to the group, in one
-   transaction: each revision of an alert is there once, and never without the state that knows of it.
+2. Alerts go to ``emergency-response``, the snapshot with the offset to ``escalate-changelog``, in one transaction:
+   each revision of an alert is there once, and never without the state that knows of it.
 
 A snapshot that is larger than a record may be goes in pieces: the first in the row ``state``, the others in rows of
 their own.
@@ -35,6 +35,8 @@ __all__ = ["KafkaEscalate"]
 
 _STATE = b"state"
 _OVERSIGHT = b"oversight"
+_OFFSET_PAUSE: Final = 1.0
+"""Seconds for which the group's offset may lag behind what is written."""
 _PIECE_BYTES: Final = 4 << 20
 """Of a snapshot in one row, with room to spare below the largest record (``MAX_RECORD_BYTES``)."""
 
@@ -77,6 +79,7 @@ class KafkaEscalate:
         self._pieces = 0
         self._dirty = False
         self._checkpointed = time.monotonic()
+        """When the group's offset was told last."""
 
     async def restore(self, client: dict[str, Any]) -> int:
         """Rebuild the state from its last snapshot; returns the offset at which the input goes on."""
@@ -139,7 +142,11 @@ class KafkaEscalate:
         return bool(self._alerts) or (self._dirty and time.monotonic() - self._checkpointed >= pause)
 
     async def checkpoint(self, producer: Any) -> None:
-        """Write alerts, state and offset in one transaction."""
+        """Write alerts and state in one transaction.
+
+        The state says where the input goes on. The group's offset says the same to whoever measures the lag, and it
+        alone, so it goes along only if it was not told for some time: its two requests would hold up the alerts.
+        """
         began = time.perf_counter()
         alerts = [alert for alert in self._alerts if (alert.id, alert.revision) not in self._written]
         self._alerts = []
@@ -149,12 +156,15 @@ class KafkaEscalate:
             alert.emitted_at = now
             out.add("emergency-response", 0, alert.id.encode(), msgspec.json.encode(alert))
         nbytes = self._add_state(out)
+        tells_offset = not alerts or time.monotonic() - self._checkpointed >= _OFFSET_PAUSE
         async with producer.transaction():
             await out.deliver(producer)
-            tp = Partition(topic_name(self._prefix, "signals"), 0)
-            await producer.send_offsets_to_transaction({tp: self.offset}, self._group)
-        self._dirty = False
-        self._checkpointed = time.monotonic()
+            if tells_offset:
+                tp = Partition(topic_name(self._prefix, "signals"), 0)
+                await producer.send_offsets_to_transaction({tp: self.offset}, self._group)
+        self._dirty = not tells_offset
+        if tells_offset:
+            self._checkpointed = time.monotonic()
         self._meter.checkpointed("escalate", time.perf_counter() - began, nbytes)
         self._meter.emitted(alerts)
         self._tell_standing()

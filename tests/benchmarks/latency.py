@@ -24,7 +24,7 @@ from tests.benchmarks.against_peers import GIVE_UP_AFTER, Engine, off_first_core
 from tests.benchmarks.rates import ROOT, Figures, Setting, accident, percentile
 
 PARTITIONS = 4
-RATE, QUICK_RATE = 40_000, 4_000
+RATE, QUICK_RATE = 60_000, 4_000
 """Inspections a second: half of what a worker on one core of a small machine works off (``--only peers``)."""
 SLICE = 0.05
 PAUSE = 0.4
