@@ -25,6 +25,7 @@ UNTOLD: Final = -2
 WORD: Final = 8
 _OWNER_SHIFT: Final = 32
 _PROBES: Final = 8
+_SAMPLE: Final = 4_096
 _FEWEST_SLOTS: Final = 64
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(WORD + 1)], np.uint64)
@@ -116,10 +117,14 @@ class Vocabulary:
         words = _words_at(buffer, width, starts, _lengths_of(tags))
         entries = self._entries(words, tags)
         missing = np.flatnonzero(entries < 0)
+        if len(missing) > 4 * _SAMPLE:  # in the beginning: what a sample teaches need not be named one by one
+            some = missing[:: len(missing) // _SAMPLE]
+            self._by_name(*_named(buffer, tags[some], starts[some]))
+            entries[missing] = self._entries([word[missing] for word in words], tags[missing])
+            missing = missing[entries[missing] < 0]
         found = self._codes.take(entries, mode="wrap") if len(self._codes) else np.empty(len(entries), np.int32)
         if len(missing):
-            texts = buffer.cut(starts[missing], _lengths_of(tags[missing]))
-            found[missing] = self._by_name((tags[missing] >> _OWNER_SHIFT).tolist(), texts)
+            found[missing] = self._by_name(*_named(buffer, tags[missing], starts[missing]))
         return found
 
     def _entries(self, words: list[Words], tags: Ints) -> Ints:
@@ -180,6 +185,11 @@ class Vocabulary:
                 if slots[(slot + step) & mask] < 0:
                     slots[(slot + step) & mask] = entry
                     break
+
+
+def _named(buffer: Buffer, tags: Ints, starts: Ints) -> tuple[list[int], list[bytes]]:
+    """Owners and texts."""
+    return (tags >> _OWNER_SHIFT).tolist(), buffer.cut(starts, _lengths_of(tags))
 
 
 def _lengths_of(tags: Ints) -> Ints:

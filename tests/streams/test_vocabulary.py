@@ -62,6 +62,17 @@ def test_thousands_of_texts_are_told_apart_even_if_all_hashes_are_equal(
         assert looked_up(held, some) == [expected[text] for text in some]
 
 
+@pytest.mark.parametrize("distinct", [3, 300, 40_000])
+def test_a_large_first_batch_is_learned_as_a_small_one(distinct: int) -> None:
+    rng = random.Random(2)
+    texts = [f"P{rng.randrange(distinct)}".encode() for _ in range(30_000)]
+    learned: list[bytes] = []
+    expected = Numbers()
+    held = Vocabulary(lambda _, text: learned.append(text) or expected[text])
+    assert looked_up(held, texts) == [expected[text] for text in texts]
+    assert sorted(learned) == sorted(set(texts))
+
+
 def test_what_is_forgotten_is_learned_anew() -> None:
     told = iter(range(10))
     held = Vocabulary(lambda *_: next(told))
