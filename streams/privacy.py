@@ -72,10 +72,9 @@ class GuardedDecoder:
 
     def _clear(self, said: str) -> None:
         found = _UNKNOWN.search(said)
-        # msgspec tells a name up to its first NUL, and more of what is no text is not worth learning.
-        learn = found and found["key"].isprintable() and 0 < len(found["key"]) <= _LONGEST_CLEARED
-        if found and learn and found["key"] not in self._cleared and len(self._cleared) < _MOST_CLEARED:
-            self._cleared.append(found["key"])
+        name = found["key"] if found else ""
+        if _is_learnable(name) and name not in self._cleared and len(self._cleared) < _MOST_CLEARED:
+            self._cleared.append(name)
             self._strict = self._without_other_fields()
 
     def _without_other_fields(self) -> msgspec.json.Decoder[AnyEvent]:
@@ -88,6 +87,12 @@ class GuardedDecoder:
             struct.__name__, cleared, bases=(struct,), forbid_unknown_fields=True, kw_only=True, gc=False
         )
         return msgspec.json.Decoder(cast("type[AnyEvent]", made))
+
+
+def _is_learnable(name: str) -> bool:
+    """Whether a Struct may have a field of that name: msgspec tells one up to its first NUL, and gives no field a name
+    with a quote or a backslash. What is no text is not worth learning either."""
+    return 0 < len(name) <= _LONGEST_CLEARED and name.isprintable() and '"' not in name and "\\" not in name
 
 
 def personal_rejection(field: str) -> Rejection:

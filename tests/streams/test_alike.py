@@ -57,6 +57,23 @@ def test_records_alike_are_taken_as_one_by_one(topic: str, odd: float, compact: 
         both(topic, records_alike(topic, seed, 300, odd, compact), running_max=ARRIVAL - 1_000)  # compares all ways
 
 
+MARKS = b'"{}[],: \\u\n\t019.-eEtfna\x7f\xe5\x00'
+
+
+@pytest.mark.parametrize("topic", BULK_TOPICS)
+def test_records_spoiled_here_and_there_are_taken_as_one_by_one(topic: str) -> None:
+    for seed in range(12):
+        rng = random.Random(seed)
+        records = records_alike(topic, seed, 200, 0.2, compact=rng.random() < 0.5)
+        for at in rng.sample(range(len(records)), 60):
+            value = bytearray(records[at].value or b"")
+            for _ in range(rng.randrange(1, 4)):
+                place = rng.randrange(len(value) + 1)
+                value[place : place + rng.randrange(3)] = bytes(rng.choices(MARKS, k=rng.randrange(4)))
+            records[at] = records[at]._replace(value=bytes(value))
+        both(topic, records, running_max=ARRIVAL - 1_000)
+
+
 def plain_records(topic: str, count: int, **more: Any) -> list[LogRecord]:
     """Ordinary ones of one form."""
     rng = random.Random(3)

@@ -168,6 +168,15 @@ def test_unknown_fields_change_nothing_and_the_order_of_records_neither(kind: Ki
     assert len(used._cleared) == 32
 
 
+@pytest.mark.parametrize("name", ['ba"tch', "a\\b", '"', "\\", "`", "x` - at `$`", "cleared_0", "event_id ", "\u2028"])
+@pytest.mark.parametrize("topic", ["injuries", "complaints"])
+def test_no_name_of_an_unknown_field_ends_the_work(topic: str, name: str) -> None:
+    decoder = GuardedDecoder(kind_of_topic(topic))
+    for _ in range(3):
+        for extra in ({name: "x"}, {"another": 1, name: 2}, {}):
+            assert decoder.decode(encoded({**body(topic, "e1", START), **extra})).event_id == "e1"
+
+
 def _outcome(decoder: Any, value: bytes) -> Any:
     try:
         event = decoder.decode(value)
