@@ -25,7 +25,7 @@ from streams.decode import EventDecoder
 from streams.forms import Form, literal_in
 from streams.lines import Lines
 from streams.moments import moments
-from streams.packing import ABSENT, BAD, FieldValues, PlainRows, RowPacker, fields_of, vouching
+from streams.packing import ABSENT, BAD, LONGEST_ID, FieldValues, PlainRows, RowPacker, fields_of, vouching
 from streams.ticks import MS_PER_DAY, Calendar
 from streams.vocabulary import LONGEST, Vocabulary
 
@@ -41,7 +41,6 @@ FEWEST: Final = 800
 _FORMS: Final = 16
 _REST: Final = 16
 _BOUND: Final = 100_000
-_LONGEST_ID: Final = 128
 _ID, _REPORTED, _OCCURRED, _BATCH = "event_id", "reported_at", "occurred_at", "batch"
 
 Bools = npt.NDArray[np.bool_]
@@ -63,7 +62,7 @@ class _Plan:
     fields
         What each of those is, ``None`` for one that is unknown.
     as_is
-        The fields whose texts must be what they say byte for byte, and how long those may be.
+        The fields whose texts must be what they say byte for byte, and the fewest and the most bytes of those.
     occurred
         Whether the time of the occurrence is told as a text.
     batch
@@ -74,7 +73,7 @@ class _Plan:
     looked_up: list[bytes]
     owners: Ints
     fields: list[str | None]
-    as_is: list[tuple[bytes, int]]
+    as_is: list[tuple[bytes, int, int]]
     occurred: bool
     batch: int | None
 
@@ -104,7 +103,7 @@ class AlikeIntake:
         for name, one in self._fields.items():
             self._owner_of[name] = len(self._owners)
             self._owners += [one.of_text, one.of_literal, one.of_last_literal]
-        self._vocabulary = Vocabulary(lambda owner, text: self._owners[owner](text))
+        self._vocabulary = Vocabulary(lambda owner, text: self._owners[owner](text), BAD)
         self._plans: deque[_Plan] = deque(maxlen=_FORMS)
         self._rest = 0
 
@@ -163,12 +162,12 @@ class AlikeIntake:
             return None
         if self._strict and any(raw not in names for raw in form.spans):
             return None
-        longest = {_ID: _LONGEST_ID, _BATCH: LONGEST}
+        bounds = {_ID: (1, LONGEST_ID), _BATCH: (1, LONGEST)}
         as_is, looked_up = [], []
         for raw, span in form.spans.items():
             name = names.get(raw)
-            if span.text and (name is None or name in longest):
-                as_is.append((raw, longest.get(name or "", self._longest)))
+            if span.text and (name is None or name in bounds):
+                as_is.append((raw, *bounds.get(name or "", (0, self._longest))))
             elif not (span.text and name in (_REPORTED, _OCCURRED)):
                 looked_up.append(raw)
         owners = [self._owner(form, raw, names.get(raw)) for raw in looked_up]
@@ -188,13 +187,9 @@ class AlikeIntake:
 
     def _plain(self, lines: Lines, plan: _Plan, rows: Rows, marks: Ints) -> PlainRows:
         good = np.ones(len(rows), np.bool_)
-        for raw, longest in plan.as_is:
+        for raw, fewest, most in plan.as_is:
             starts, lengths = plan.form.places(marks, [raw])
-            good &= (lengths[0] <= longest) & lines.unescaped(starts[0], lengths[0])
-            if raw == _ID.encode():
-                ids = lines.buffer.cut(starts[0], lengths[0])
-            if raw in (_ID.encode(), _BATCH.encode()):
-                good &= lengths[0] >= 1
+            good &= (lengths[0] >= fewest) & (lengths[0] <= most) & lines.unescaped(starts[0], lengths[0])
         codes = {name: np.full(len(rows), ABSENT, np.int32) for name in self._fields}
         told = self._vocabulary.codes(lines.buffer, plan.owners, *plan.form.places(marks, plan.looked_up))
         for name, found in zip(plan.fields, told, strict=True):
@@ -204,6 +199,8 @@ class AlikeIntake:
         counts = {name: one.numbers(codes[name]) for name, one in self._fields.items() if one.bounds is not None}
         reported, since = self._clocks(lines, plan, marks, good)
         behind = self._behind(lines, plan, marks, codes)
+        starts, lengths = plan.form.places(marks, [_ID.encode()])
+        ids = lines.buffer.cut(starts[0], lengths[0])
         plain = self._packer.pack(good, codes, counts, reported, since, ids, behind)
         plain.rows = rows[plain.rows]
         return plain

@@ -24,9 +24,10 @@ import numpy.typing as npt
 from schemas.events import EVENT_TYPES, KINDS, REPORTERS, Kind
 from schemas.personal import FREE_TEXT, PERSONAL_KINDS, has_personal_number
 from streams.alike import AlikeIntake
-from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns, concatenate
+from streams.columns import COLUMN_TYPES, WITHDRAWN, EventColumns, concatenate
 from streams.decode import LAST_MS, EventDecoder, kind_in
 from streams.lean import LeanDecoder
+from streams.packing import delays
 from streams.ticks import MS_PER_DAY, Calendar, Origin
 
 if TYPE_CHECKING:
@@ -132,14 +133,9 @@ class Bulk:
         """Those that need no parser (:mod:`streams.alike`), form by form."""
         parts: list[Part] = []
         for plain in self._alike.take(values):
-            timely, delay = self._timely(plain.reported, plain.since, arrivals[plain.rows])
-            kept = np.flatnonzero(timely)
-            rows, columns = plain.rows[kept], plain.columns
-            if len(kept) < len(plain.rows):
-                columns, delay = columns.take(kept), delay[kept]
-            told = {"arrival": arrivals[rows], "offset": offsets[rows], "delay": delay}
-            for name, values_of in told.items():
-                columns.columns[name] = values_of.astype(COLUMN_TYPES[name])
+            kept = np.flatnonzero(self._timely(plain.reported, arrivals[plain.rows]))
+            rows = plain.rows[kept]
+            columns = plain.dated(kept, offsets[rows], arrivals[rows], self._calendar.offset_ms)
             columns.origins = [origin]
             parts.append((rows, columns.trimmed()))
         return parts
@@ -200,21 +196,18 @@ class Bulk:
             occurred = reported.copy()
             occurred[[at is not None for at in told]] = self._epoch_ms([at for at in told if at is not None])
         columns["day"] = (reported + calendar.offset_ms) // MS_PER_DAY
-        timely, columns["delay"] = self._timely(reported, (occurred + calendar.offset_ms) // MS_PER_DAY, arrival)
+        columns["delay"] = delays((occurred + calendar.offset_ms) // MS_PER_DAY, arrival, calendar.offset_ms)
         # Before the second day, parts of a millisecond are cut off the other way.
-        return timely & (occurred >= MS_PER_DAY) & (occurred <= reported + MS_PER_DAY)
+        return self._timely(reported, arrival) & (occurred >= MS_PER_DAY) & (occurred <= reported + MS_PER_DAY)
 
-    def _timely(self, reported: Ints, since: Ints, arrival: Ints) -> tuple[Bools, Ints]:
-        """Whether reports come neither before their time nor too late, and the days from the occurrence (the local day
-        ``since``) to the arrival."""
-        come = (arrival + self._calendar.offset_ms) // MS_PER_DAY
-        timely = (
+    def _timely(self, reported: Ints, arrival: Ints) -> Bools:
+        """Whether reports come neither before their time nor too late."""
+        return (
             (reported >= MS_PER_DAY)
             & (reported < LAST_MS)
             & (reported <= arrival + self._skew_ms)
             & (reported >= arrival - self._late_ms)
         )
-        return timely, np.clip(come - since, 0, LONGEST_DELAY)
 
     def _epoch_ms(self, moments: list[datetime]) -> Ints:
         """Epoch milliseconds, rounded down."""

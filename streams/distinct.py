@@ -21,7 +21,7 @@ from schemas.events import Kind
 from streams.conversion import Worksheet, cells_of
 from streams.decode import LAST_MS, EventDecoder
 from streams.mapping import Mapping
-from streams.packing import ABSENT, BAD, FieldValues, Numbers, fields_of, vouching
+from streams.packing import ABSENT, BAD, LONGEST_ID, FieldValues, Numbers, fields_of, vouching
 from streams.ticks import Calendar
 
 __all__ = ["Distinct", "distinct_of", "numbers_of", "simple_ids", "times_of"]
@@ -29,7 +29,6 @@ __all__ = ["Distinct", "distinct_of", "numbers_of", "simple_ids", "times_of"]
 _BOUND: Final = 100_000
 _LONGEST_ITEMS: Final = 8_192
 _FIXED_ZONE: Final = re.compile(r"UTC|Etc/UTC|[+-]\d\d:\d\d")
-_LONGEST_ID: Final = 128
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -170,7 +169,7 @@ def simple_ids(column: Any) -> list[bytes] | None:
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     lengths = np.diff(ends)
     text = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
-    if lengths.min() < 1 or lengths.max() > _LONGEST_ID or text.min() <= 0x20 or text.max() >= 0x7F:
+    if lengths.min() < 1 or lengths.max() > LONGEST_ID or text.min() <= 0x20 or text.max() >= 0x7F:
         return None
     found: list[bytes] = column.cast(pa.large_binary()).to_numpy(zero_copy_only=False).tolist()
     return found

@@ -19,7 +19,7 @@ from msgspec.inspect import FloatType, IntType, NoneType, StructType, Type, Unio
 
 from schemas.events import EVENT_TYPES, KINDS, REPORTERS, Kind
 from schemas.personal import FREE_TEXT, has_personal_number
-from streams.columns import COLUMN_TYPES, WITHDRAWN, EventColumns
+from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns
 from streams.decode import EventDecoder
 from streams.ticks import MS_PER_DAY, Calendar
 
@@ -27,11 +27,24 @@ if TYPE_CHECKING:
     from schemas.severity import Severity
     from streams.config import Config
 
-__all__ = ["ABSENT", "BAD", "FieldValues", "Numbers", "PlainRows", "RowPacker", "fields_of", "vouching"]
+__all__ = [
+    "ABSENT",
+    "BAD",
+    "LONGEST_ID",
+    "FieldValues",
+    "Numbers",
+    "PlainRows",
+    "RowPacker",
+    "delays",
+    "fields_of",
+    "vouching",
+]
 
 ABSENT: Final = -1
 BAD: Final = -2
 """Codes beside those of values: an empty cell, and one that a single row's journey must judge."""
+LONGEST_ID: Final = 128
+"""Bytes of the longest ``event_id`` that needs no closer look."""
 
 Bools = npt.NDArray[np.bool_]
 Codes = dict[str, npt.NDArray[np.int32]]
@@ -60,6 +73,19 @@ class PlainRows:
     reported: Ints
     since: Ints
     columns: EventColumns
+
+    def dated(self, some: Rows, offsets: Ints, arrivals: Ints, offset_ms: int) -> EventColumns:
+        """The columns of some of the rows, with the offsets and arrivals of their records, and so with their delays."""
+        columns = self.columns.take(some)
+        told = {"arrival": arrivals, "offset": offsets, "delay": delays(self.since[some], arrivals, offset_ms)}
+        for name, values in told.items():
+            columns.columns[name] = values.astype(COLUMN_TYPES[name])
+        return columns
+
+
+def delays(since: Ints, arrivals: Ints, offset_ms: int) -> Ints:
+    """Days from the local days of the occurrences to the arrivals."""
+    return np.asarray(np.clip((arrivals + offset_ms) // MS_PER_DAY - since, 0, LONGEST_DELAY), np.int64)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from schemas.alerts import Disposition, Signal
 from schemas.catalogue import Catalogue
 from schemas.topics import RAW_TOPICS, kind_of_topic, partitions_of
 from streams.columnar import TableIntake
-from streams.columns import LONGEST_DELAY, EventColumns, concatenate
+from streams.columns import EventColumns, concatenate
 from streams.config import Config
 from streams.conversion import missing_columns
 from streams.importers import Converter, Progress, native_mapping
@@ -294,15 +294,7 @@ class FileIntake:
     def _dated(self, plain: PlainRows, rows: npt.NDArray[np.intp], offsets: Ints, arrivals: Ints) -> EventColumns:
         """Plain rows with their offsets, arrivals and delays, less those that came too late."""
         timely = plain.reported[rows] >= arrivals - self._late_ms
-        rows, offsets, arrivals = rows[timely], offsets[timely], arrivals[timely]
-        columns = plain.columns.take(rows)
-        come = (arrivals + self._calendar.offset_ms) // MS_PER_DAY
-        told: dict[str, npt.NDArray[Any]] = {
-            "arrival": arrivals, "offset": offsets, "delay": np.clip(come - plain.since[rows], 0, LONGEST_DELAY),
-        }  # fmt: skip
-        for name, values in told.items():
-            columns.columns[name] = values.astype(columns.columns[name].dtype)
-        return columns
+        return plain.dated(rows[timely], offsets[timely], arrivals[timely], self._calendar.offset_ms)
 
 
 def _memory(columns: EventColumns) -> int:

@@ -14,14 +14,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LONGEST", "MASKS", "PADDING", "UNTOLD", "WORD", "Buffer", "Vocabulary"]
+__all__ = ["LONGEST", "MASKS", "PADDING", "WORD", "Buffer", "Vocabulary"]
 
 LONGEST: Final = 64
 """Bytes of the longest text that is looked up."""
 PADDING: Final = 2 * LONGEST
 """Bytes that must follow the last text of a buffer: nothing that is looked up or compared is longer."""
-UNTOLD: Final = -2
-"""The number of a text that is too long."""
 WORD: Final = 8
 _OWNER_SHIFT: Final = 32
 _PROBES: Final = 8
@@ -64,10 +62,13 @@ class Vocabulary:
     ----------
     learn
         The number of a text that is new to an owner, any integer.
+    beyond
+        The number of all texts beyond :data:`LONGEST`.
     """
 
-    def __init__(self, learn: Callable[[int, bytes], int]) -> None:
+    def __init__(self, learn: Callable[[int, bytes], int], beyond: int) -> None:
         self._learn = learn
+        self._beyond = beyond
         self.forget()
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class Vocabulary:
         Returns
         -------
         Codes
-            Shape ``[owners, records]``; :data:`UNTOLD` for texts beyond :data:`LONGEST`.
+            Shape ``[owners, records]``.
         """
         found = np.empty(starts.shape, np.int32)
         if not found.size:
@@ -110,7 +111,7 @@ class Vocabulary:
     def _flat(self, buffer: Buffer, width: int, tags: Ints, starts: Ints) -> Codes:
         """The numbers of texts of so many words at the most, all in a row."""
         if width > LONGEST // WORD:
-            found = np.full(len(starts), UNTOLD, np.int32)
+            found = np.full(len(starts), self._beyond, np.int32)
             short = np.flatnonzero(_lengths_of(tags) <= LONGEST)
             found[short] = self._flat(buffer, LONGEST // WORD, tags[short], starts[short])
             return found

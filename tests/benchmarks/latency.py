@@ -25,7 +25,7 @@ from tests.benchmarks.rates import ROOT, Figures, Setting, accident, percentile
 
 PARTITIONS = 4
 RATE, QUICK_RATE = 60_000, 4_000
-"""Inspections a second: half of what a worker on one core of a small machine works off (``--only peers``)."""
+"""Inspections a second: two fifths of what a worker on one core of a small machine works off (``--only peers``)."""
 SLICE = 0.05
 PAUSE = 0.4
 REGIONS, PRODUCTS, LABS = 20, 500, 40

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import vocabulary
-from streams.vocabulary import LONGEST, PADDING, UNTOLD, Buffer, Vocabulary
+from streams.vocabulary import LONGEST, PADDING, Buffer, Vocabulary
+
+UNTOLD = -2
 
 TEXTS = st.lists(st.binary(max_size=LONGEST + 3) | st.sampled_from([b"", b"\0", b"\0\0", b"a", b"a\0", b"a" * 8]))
 
@@ -37,7 +39,7 @@ class Numbers(dict[Any, int]):
 def test_equal_texts_of_an_owner_have_equal_numbers_and_each_is_learned_once(batches: Any, owners: int) -> None:
     expected = Numbers()
     learned: list[tuple[int, bytes]] = []
-    held = Vocabulary(lambda *one: learned.append(one) or expected[one])
+    held = Vocabulary(lambda *one: learned.append(one) or expected[one], UNTOLD)
     for texts in batches:
         share = len(texts) // owners
         some = texts[: share * owners]
@@ -56,7 +58,7 @@ def test_thousands_of_texts_are_told_apart_even_if_all_hashes_are_equal(
     rng = random.Random(1)
     texts = [f"P{number:05d}"[: rng.randrange(1, 9)].encode() * rng.randrange(1, 3) for number in range(3_000)]
     expected = Numbers()
-    held = Vocabulary(lambda _, text: expected[text])
+    held = Vocabulary(lambda _, text: expected[text], UNTOLD)
     for start in range(0, len(texts), 500):
         some = texts[: start + 500]
         assert looked_up(held, some) == [expected[text] for text in some]
@@ -68,14 +70,14 @@ def test_a_large_first_batch_is_learned_as_a_small_one(distinct: int) -> None:
     texts = [f"P{rng.randrange(distinct)}".encode() for _ in range(30_000)]
     learned: list[bytes] = []
     expected = Numbers()
-    held = Vocabulary(lambda _, text: learned.append(text) or expected[text])
+    held = Vocabulary(lambda _, text: learned.append(text) or expected[text], UNTOLD)
     assert looked_up(held, texts) == [expected[text] for text in texts]
     assert sorted(learned) == sorted(set(texts))
 
 
 def test_what_is_forgotten_is_learned_anew() -> None:
     told = iter(range(10))
-    held = Vocabulary(lambda *_: next(told))
+    held = Vocabulary(lambda *_: next(told), UNTOLD)
     assert looked_up(held, [b"a", b"b", b"a"]) == [0, 1, 0]
     held.forget()
     assert len(held) == 0
