@@ -42,6 +42,7 @@ FETCH_WAIT_MS = 100
 FETCH_BYTES = 32 * 1024 * 1024
 RETRY_SECONDS = 0.1
 CLOSE_SECONDS = 10.0
+START_POLL_SECONDS = 0.01
 
 LOST_MEMBERSHIP = (
     errors.UnknownMemberIdError,
@@ -55,6 +56,7 @@ class ClientThread(driver.AIOKafkaConsumerThread):
 
     _generation = 0
     _runs: Mapping[TP, int]
+    _told_to_stop = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +99,27 @@ class ClientThread(driver.AIOKafkaConsumerThread):
             connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
             **driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
         )
+
+    # -- its life
+
+    async def start(self) -> None:
+        """Start the thread, unless it was told to stop before: nobody would ever tell it again."""
+        if not self._told_to_stop:
+            await super().start()
+
+    async def stop(self) -> None:
+        """Stop the thread, also one that has begun but does not serve yet.
+
+        Faust's own takes that one for never started and leaves it alone; it comes to life, nobody ends it, and the
+        process hangs.
+        """
+        self._told_to_stop = True
+        while self._thread_started.is_set() and not self._started.is_set() and self._thread_lives():
+            await asyncio.sleep(START_POLL_SECONDS)
+        await super().stop()
+
+    def _thread_lives(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
         """Do nothing: Faust would use the wrong event loop, and ``on_thread_stop`` closes the client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import faust
 import pytest
 from aiokafka import errors
 from faust.types import TP
+from mode.threads import WorkerThread
 
 from streams.transport import RecordBatch, Transport, make_app
 from streams.transport_client import ClientThread
@@ -195,6 +197,44 @@ def test_a_commit_is_dropped_when_the_generation_ended_meanwhile() -> None:
     coordinator = Coordinator(None)
     assert not commit(coordinator, may=lambda: False)
     assert coordinator.sent == []
+
+
+# -- the client's thread
+
+
+class LateThread(WorkerThread):
+    """A thread that gets its turn late, as on a busy machine; what is left of it does not hold up the process."""
+
+    def __init__(self, service: Any) -> None:
+        super().__init__(service)
+        self.daemon = True
+
+    def run(self) -> None:
+        time.sleep(0.2)
+        super().run()
+
+
+class WithoutBroker(ClientThread):
+    Worker = LateThread
+
+    async def on_start(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("told_first", [False, True])
+def test_a_client_thread_told_to_end_before_it_lives_ends(told_first: bool) -> None:
+    async def run() -> bool:
+        app = make_app("unit", "one:9092")
+        thread = WithoutBroker(app.consumer, loop=asyncio.get_running_loop())
+        if told_first:
+            await thread.stop()
+        starting = asyncio.create_task(thread.start())
+        await asyncio.sleep(0)  # the thread is there now, and has not begun to serve
+        await asyncio.wait_for(thread.stop(), 10)
+        await starting
+        return thread._thread is not None and thread._thread.is_alive()
+
+    assert not asyncio.run(run())
 
 
 # -- what is read
