@@ -29,16 +29,49 @@ def read_quickly(consumer: Any) -> Any:
 
 
 class _QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
-    """What was fetched of one partition."""
+    """What was fetched of one partition, handed on in lists: a step of a generator a record costs as much as parsing
+    it."""
 
-    def _unpack_records(self, _place: Any, records: Any, *_deserializers: Any) -> Iterator[LogRecord]:
+    def __init__(self, fetch_offset: int, place: Any, records: Any, *args: Any, **options: Any) -> None:
+        super().__init__(fetch_offset, place, records, *args, **options)
+        self._batches = self._unpack(records)
+        self._left: list[LogRecord] = []
+        """Of the last batch, for which there was no room,"""
+        self._onward = fetch_offset
+        """and where that batch ends."""
+
+    def take(self, n: int | None = None) -> list[LogRecord]:
+        """The next records, at most so many; an error waits until those before it were taken."""
+        self._maybe_raise_next_inline_exception()
+        taken, self._left = self._left, []
+        try:
+            while n is None or len(taken) < n:
+                taken += next(self._batches)
+        except StopIteration:
+            self.next_fetch_offset = self._onward
+            self.drain()
+        except Exception as error:
+            self.next_fetch_offset = self._onward
+            if not taken:
+                raise
+            self._next_inline_exception = error
+        else:
+            taken, self._left = taken[:n], taken[n:]
+            self.next_fetch_offset = taken[-1].offset + 1 if taken else self.next_fetch_offset
+        return taken
+
+    def _unpack(self, records: Any) -> Iterator[list[LogRecord]]:
+        """The records of every batch that has some for us."""
         while (batch := records.next_batch()) is not None:
-            if self._is_to_be_read(batch):
-                for record in self._records_of(batch):
-                    self.next_fetch_offset = record.offset + 1
-                    yield record
-            self.next_fetch_offset = batch.next_offset if batch.magic == 2 else self.next_fetch_offset
-        self.drain()
+            found = self._records_of(batch) if self._is_to_be_read(batch) else []
+            if found and found[0].offset < self.fetch_offset:  # reading begins amid the batch
+                found = [record for record in found if record.offset >= self.fetch_offset]
+            if batch.magic == 2:
+                self._onward = batch.next_offset
+            elif found:
+                self._onward = found[-1].offset + 1
+            if found:
+                yield found
 
     def _is_to_be_read(self, batch: Any) -> bool:
         """Whether a batch holds committed records: as kafka-python decides it."""
@@ -62,11 +95,12 @@ class _QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
             where = f"{self.topic_partition} at offset {batch.base_offset}"
             raise errors.CorruptRecordError(f"the record batch of {where} fails its checksum")
         new = tuple.__new__
-        records = [new(LogRecord, (r.offset, r.timestamp, r.key, r.value, r.headers or ())) for r in found]
+        records = [
+            new(LogRecord, (r.offset, r.timestamp, r.key, r.value, _told(r.headers) if r.headers else ()))
+            for r in found
+        ]
         self.records_read += len(records)
         self.bytes_read += len(batch._buffer)
-        if any(record.headers for record in records):
-            return [record._replace(headers=_told(record.headers)) if record.headers else record for record in records]
         return records
 
 
