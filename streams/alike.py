@@ -67,6 +67,8 @@ class _Plan:
         Whether the time of the occurrence is told as a text.
     batch
         The owner of the batches' vocabulary, where they are told as texts.
+    unknown_fields
+        Whether it has fields that this version does not know.
     """
 
     form: Form
@@ -76,6 +78,7 @@ class _Plan:
     as_is: list[tuple[bytes, int, int]]
     occurred: bool
     batch: int | None
+    unknown_fields: bool
 
 
 class AlikeIntake:
@@ -174,6 +177,7 @@ class AlikeIntake:
         return _Plan(
             form, looked_up, np.array(owners, np.int64), [names.get(raw) for raw in looked_up], as_is,
             _OCCURRED in texts, self._owner_of[_BATCH] if _BATCH in texts else None,
+            any(raw not in names for raw in form.spans),
         )  # fmt: skip
 
     def _owner(self, form: Form, raw: bytes, name: str | None) -> int:
@@ -202,7 +206,7 @@ class AlikeIntake:
         starts, lengths = plan.form.places(marks, [_ID.encode()])
         ids = lines.buffer.cut(starts[0], lengths[0])
         plain = self._packer.pack(good, codes, counts, reported, since, ids, behind)
-        plain.rows = rows[plain.rows]
+        plain.rows, plain.unknown_fields = rows[plain.rows], plan.unknown_fields
         return plain
 
     def _clocks(self, lines: Lines, plan: _Plan, marks: Ints, good: Bools) -> tuple[Ints, Ints]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from operator import attrgetter
@@ -58,6 +58,8 @@ class Taken:
     columns: EventColumns
     branches: list[str]
     """One for each entry of ``columns.products``."""
+    alike: list[tuple[npt.NDArray[np.intp], bool]] = field(default_factory=list)
+    """The places of those that were told by their form, and whether it has fields that this version does not know."""
 
 
 class Bulk:
@@ -118,7 +120,8 @@ class Bulk:
             values = [
                 value if not told or self._agrees(told) else None for value, told in zip(values, headers, strict=True)
             ]
-        parts = self._alike_among(values, offsets, arrivals, origin)
+        alike = self._alike_among(values, offsets, arrivals, origin)
+        parts = [(rows, columns) for rows, columns, _ in alike]
         left = np.ones(len(values), np.bool_)
         for rows, _ in parts:
             left[rows] = False
@@ -127,17 +130,21 @@ class Bulk:
             some = values if len(others) == len(values) else [values[row] for row in others.tolist()]
             rows, columns = self._parsed(some, offsets[others], arrivals[others], origin)
             parts.append((others[rows], columns))
-        return self._together([part for part in parts if len(part[0])])
+        taken = self._together([part for part in parts if len(part[0])])
+        taken.alike = [(rows, unknown_fields) for rows, _, unknown_fields in alike]
+        return taken
 
-    def _alike_among(self, values: Sequence[bytes | None], offsets: Ints, arrivals: Ints, origin: Origin) -> list[Part]:
-        """Those that need no parser (:mod:`streams.alike`), form by form."""
-        parts: list[Part] = []
+    def _alike_among(
+        self, values: Sequence[bytes | None], offsets: Ints, arrivals: Ints, origin: Origin
+    ) -> list[tuple[npt.NDArray[np.intp], EventColumns, bool]]:
+        """Those that need no parser (:mod:`streams.alike`), form by form; whether the form has unknown fields."""
+        parts: list[tuple[npt.NDArray[np.intp], EventColumns, bool]] = []
         for plain in self._alike.take(values):
             kept = np.flatnonzero(self._timely(plain.reported, arrivals[plain.rows]))
             rows = plain.rows[kept]
             columns = plain.dated(kept, offsets[rows], arrivals[rows], self._calendar.offset_ms)
             columns.origins = [origin]
-            parts.append((rows, columns.trimmed()))
+            parts.append((rows, columns.trimmed(), plain.unknown_fields))
         return parts
 
     def _together(self, parts: list[Part]) -> Taken:

@@ -134,8 +134,13 @@ class Intake:
         columns, shards = build.finish()
         if taken is not None:
             columns, shards = _merged(taken, columns, shards)
-        looked = np.flatnonzero((offsets % SAMPLE == 0) & ~refused)
-        sample = [values[row] for row in looked.tolist()]
+        sampled = (offsets % SAMPLE == 0) & ~refused
+        looked_into = int(sampled.sum())
+        unknown = 0
+        for rows, unknown_fields in [] if taken is None else taken.alike:  # nothing need be decoded for these
+            unknown += int(sampled[rows].sum()) * unknown_fields
+            sampled[rows] = False
+        sample = [values[row] for row in np.flatnonzero(sampled).tolist()]
         return IntakeResult(
             origin,
             columns,
@@ -145,8 +150,8 @@ class Intake:
             [],
             int(arrivals[-1]),
             records[-1].offset + 1,
-            looked_into=len(sample),
-            unknown=sum(has_unknown_fields(kind, value) for value in sample if value is not None),
+            looked_into=looked_into,
+            unknown=unknown + sum(has_unknown_fields(kind, value) for value in sample if value is not None),
             requeued=sum(1 for told in headers if told and attempts_of(told)) if any(headers) else 0,
         )
 

@@ -67,12 +67,15 @@ class PlainRows:
         The local day of the occurrence, or of the report where that is unknown.
     columns
         The events; their arrival, offset and delay are yet to be told.
+    unknown_fields
+        Whether all of them have fields that this version does not know; else none of them has.
     """
 
     rows: Rows
     reported: Ints
     since: Ints
     columns: EventColumns
+    unknown_fields: bool = False
 
     def dated(self, some: Rows, offsets: Ints, arrivals: Ints, offset_ms: int) -> EventColumns:
         """The columns of some of the rows, with the offsets and arrivals of their records, and so with their delays."""
