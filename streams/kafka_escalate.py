@@ -4,8 +4,8 @@
 2. Alerts go to ``emergency-response``, the snapshot with the offset to ``escalate-changelog``, in one transaction:
    each revision of an alert is there once, and never without the state that knows of it.
 
-A snapshot that is larger than a record may be goes in pieces: the first in the row ``state``, the others in rows of
-their own.
+A snapshot that is larger than a record may be goes in pieces: the first in the row ``state`` (oversight's in
+``oversight``), the others in rows of their own.
 """
 
 from __future__ import annotations
@@ -41,9 +41,26 @@ _PIECE_BYTES: Final = 4 << 20
 """Of a snapshot in one row, with room to spare below the largest record (``MAX_RECORD_BYTES``)."""
 
 
-def _piece(number: int) -> bytes:
-    """Key of a row with a further piece of the snapshot."""
-    return b"state-%d" % number
+def _piece(key: bytes, number: int) -> bytes:
+    """Key of a row with a further piece of a snapshot."""
+    return b"%s-%d" % (key, number)
+
+
+def _whole(key: bytes, first: bytes, pieces: int, rows: dict[bytes, bytes]) -> bytes:
+    """A snapshot put together again."""
+    return b"".join([first, *(rows[_piece(key, number)] for number in range(pieces))])
+
+
+def _further(key: bytes, snapshot: bytes, before: int) -> dict[bytes, bytes | None]:
+    """Rows for what of a snapshot its first row cannot hold, and for those of ``before`` that are needed no more."""
+    pieces = [snapshot[at : at + _PIECE_BYTES] for at in range(_PIECE_BYTES, len(snapshot), _PIECE_BYTES)]
+    held: list[bytes | None] = [*pieces, *[None] * (before - len(pieces))]
+    return {_piece(key, number): piece for number, piece in enumerate(held)}
+
+
+def _pieces_of(snapshot: bytes) -> int:
+    """How many rows hold what the first cannot."""
+    return max(0, -(-len(snapshot) // _PIECE_BYTES) - 1)
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -53,7 +70,9 @@ class _Row(msgspec.Struct, array_like=True):
     again_until: int = 0
     """Below this offset of its input every alert was written before the state was given up."""
     pieces: int = 0
-    """How many rows hold what is left of the snapshot."""
+    """How many rows hold what is left of the snapshot,"""
+    oversight_pieces: int = 0
+    """and how many what is left of oversight's."""
 
 
 class _Revision(msgspec.Struct):
@@ -76,7 +95,7 @@ class KafkaEscalate:
         self._alerts: list[Alert] = []
         self._again_until = 0
         self._written: set[tuple[str, int]] = set()
-        self._pieces = 0
+        self._pieces = self._oversight_pieces = 0
         self._dirty = False
         self._checkpointed = time.monotonic()
         """When the group's offset was told last."""
@@ -91,11 +110,14 @@ class KafkaEscalate:
             if held is not None:
                 with reading("escalate's state"):
                     row = msgspec.msgpack.decode(held, type=_Row)
-                    snapshot = b"".join([row.snapshot, *(last[_piece(number)] for number in range(row.pieces))])
+                    snapshot = _whole(_STATE, row.snapshot, row.pieces, last)
                 check_built(row.built_under, self._built_under, topic)
                 self.stage.restore(snapshot)
-                self.offset, self._again_until, self._pieces = row.offset, row.again_until, row.pieces
+                self.offset, self._again_until = row.offset, row.again_until
+                self._pieces, self._oversight_pieces = row.pieces, row.oversight_pieces
             if oversight is not None:
+                with reading("the state of oversight"):
+                    oversight = _whole(_OVERSIGHT, oversight, self._oversight_pieces, last)
                 self.stage.oversight.restore(oversight)
         if held is None:
             # The state was given up (streams.kafka_rebuild), or never was.
@@ -173,17 +195,17 @@ class KafkaEscalate:
 
     def _add_state(self, out: Outbox) -> int:
         """Add what is to be stored; returns its bytes."""
-        snapshot = self.stage.snapshot()
-        first, *others = [snapshot[at : at + _PIECE_BYTES] for at in range(0, len(snapshot), _PIECE_BYTES)]
-        row = _Row(first, self.offset, self._built_under, self._again_until, len(others))
-        rows: dict[bytes, bytes | None] = {_STATE: msgspec.msgpack.encode(row)}
-        rows |= {_piece(number): piece for number, piece in enumerate(others)}
-        rows |= {_piece(number): None for number in range(len(others), self._pieces)}
-        if (oversight := self.stage.oversight.snapshot()) is not None:
-            rows[_OVERSIGHT] = oversight
+        snapshot, oversight = self.stage.snapshot(), self.stage.oversight.snapshot()
+        rows = _further(_STATE, snapshot, self._pieces)
+        self._pieces = _pieces_of(snapshot)
+        if oversight is not None:
+            rows |= {_OVERSIGHT: oversight[:_PIECE_BYTES]} | _further(_OVERSIGHT, oversight, self._oversight_pieces)
+            self._oversight_pieces = _pieces_of(oversight)
+        counts = self._pieces, self._oversight_pieces
+        row = _Row(snapshot[:_PIECE_BYTES], self.offset, self._built_under, self._again_until, *counts)
+        rows[_STATE] = msgspec.msgpack.encode(row)
         for key, value in rows.items():
             out.add("escalate-changelog", 0, key, value)
-        self._pieces = len(others)
         return sum(len(value or b"") for value in rows.values())
 
     def _tell_standing(self) -> None:

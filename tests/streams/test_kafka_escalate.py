@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from test_escalate import CALENDAR, CONFIG, T0, grave
 from streams import kafka_escalate
 from streams.kafka_escalate import KafkaEscalate
 from streams.stored import StoredStateError
+from streams.tally import DELAY_EDGES, SourceCount, Tally
 
 CATALOGUE = CONFIG.load_catalogue()
 
@@ -103,4 +105,43 @@ def test_a_snapshot_of_which_a_piece_is_lost_is_refused(changelog: Compacted) ->
     asyncio.run(filled(100).checkpoint(changelog))
     del changelog.rows[b"state-1"]
     with pytest.raises(StoredStateError, match=r"escalate-changelog: .*`tocsin state rebuild --broker \.\.\.`"):
+        asyncio.run(escalate().restore({}))
+
+
+def many_sources(count: int) -> KafkaEscalate:
+    """Oversight that watches so many."""
+    stage = escalate()
+    delays = (1, *[0] * len(DELAY_EDGES))
+    reports = [
+        SourceCount(1, f"source-{blake2b(b'%d' % number).hexdigest()[:64]}", 1, delays) for number in range(count)
+    ]
+    stage.stage.offer(0, None, (), [(T0, Tally(CALENDAR.day_of_tick(T0) - 1, reports, [], [], {}))])
+    return stage
+
+
+def test_what_oversight_holds_comes_back_whatever_its_size(changelog: Compacted) -> None:
+    first = many_sources(1_000)
+    asyncio.run(first.checkpoint(changelog))
+    assert len([key for key in changelog.rows if key.startswith(b"oversight-")]) > 3
+    assert max(map(len, changelog.rows.values())) < 11_000
+    second = escalate()
+    asyncio.run(second.restore({}))
+    held = first.stage.oversight, second.stage.oversight
+    for one in held:
+        one._changed = True
+    assert held[0].snapshot() == held[1].snapshot()
+    # Silent for so long, they have ceased to be sources.
+    second.stage.offer(0, CALENDAR.tick(START + CONFIG.sources.forget_days * 3 * DAY), ())
+    second.stage.close()
+    asyncio.run(second.checkpoint(changelog))
+    assert set(changelog.rows) == {b"state", b"oversight"}
+    third = escalate()
+    asyncio.run(third.restore({}))
+    assert not third.stage.oversight._sources.watched
+
+
+def test_a_piece_of_oversight_that_is_lost_is_told_with_the_way_to_mend_it(changelog: Compacted) -> None:
+    asyncio.run(many_sources(1_000).checkpoint(changelog))
+    del changelog.rows[b"oversight-1"]
+    with pytest.raises(StoredStateError, match=r"escalate-changelog: .*oversight.*`tocsin state rebuild"):
         asyncio.run(escalate().restore({}))
