@@ -235,6 +235,11 @@ class KafkaWorker:
                     pass  # who had begun has ended
             await self._release(owned)
 
+    async def on_end(self) -> None:
+        """Close the producer that all generations share."""
+        if self._output is not None:
+            await self._output.stop()
+
     async def _release(self, owned: _Owned) -> None:
         for role in sorted(owned.producers):
             await owned.producers[role].stop()

@@ -30,7 +30,7 @@ committed, is decided here, by a subclass of Faust's aiokafka transport. The sto
    Then comes ``owner.on_revoked(partitions)``, in which the generation may still commit; then it is over.
    Kafka waits for this as long as ``rebalance_timeout``; who takes longer has its commits refused.
    Assignment is *eager*: at each rebalance every member gives up everything, and mostly gets the same
-   again. A clean shutdown is revocation too.
+   again. A clean shutdown is revocation too; ``owner.on_end()`` comes after it.
 9. **Failure.** An exception in an agent, in the owner, in a timer or in the client is logged and ends the
    process at once with status 1: no restart past unfinished events, no last commit, nothing flushed. It is
    no other than ``kill -9``.

@@ -38,6 +38,9 @@ class PartitionOwner(Protocol):
     async def on_revoked(self, tps: frozenset[TP]) -> None:
         """Let go of all partitions; the last chance to commit under their generation."""
 
+    async def on_end(self) -> None:
+        """Close what outlives generations: the process is about to end in order."""
+
 
 def end_process(error: BaseException, where: str) -> None:
     """Log an error and end the process with status 1, without any cleaning up. What a person can mend is one line;
@@ -354,6 +357,11 @@ class Consumer(driver.Consumer):
     async def on_stop(self) -> None:
         """Give up what is left; commit nothing (so not Faust's own ``on_stop``, which would)."""
         await self.retire_for_good()
+        if self.owner is not None:
+            try:
+                await asyncio.wait_for(self._guard(self.owner.on_end(), "closing"), PATIENCE_SECONDS)
+            except TimeoutError:
+                logger.warning("the owner did not close in %.0f s", PATIENCE_SECONDS)
         cast(Transport, self.transport)._topic_waiters.clear()
 
 

@@ -223,4 +223,6 @@ def test_a_worker_may_be_told_to_end_at_any_moment_of_its_start(
         time.sleep(pause)
         worker.process.terminate()
         assert (pause, worker.process.wait(60)) == (pause, 0), worker.log.read_text()[-3000:]
-        assert "Traceback" not in worker.log.read_text()
+        logged = worker.log.read_text()
+        assert "Traceback" not in logged
+        assert '"level":"error"' not in logged, logged[-3000:]

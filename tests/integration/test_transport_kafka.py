@@ -65,6 +65,9 @@ def work(orders: dict[str, Any]) -> None:
                 offsets = {tp: (consumer.position(tp) or 0, "final") for tp in tps}
                 tell("final", done=await consumer.commit_offsets(offsets, consumer.generation))
 
+        async def on_end(self) -> None:
+            tell("end")
+
     credentials = None
     if "user" in orders:
         credentials = faust.SASLCredentials(username=orders["user"], password=orders["password"], mechanism="PLAIN")
@@ -338,7 +341,7 @@ def test_a_stop_during_a_restore_is_clean(crew: Crew) -> None:
     worker = crew.start(restore=60)
     worker.wait_for(lambda events: events)
     assert worker.stop() == 0
-    assert [e["event"] for e in worker.events()] == ["assigned", "cancelled", "revoked"]
+    assert [e["event"] for e in worker.events()] == ["assigned", "cancelled", "revoked", "end"]
 
 
 def check_crew(crew: Crew, counts: Mapping[str, int]) -> None:

@@ -262,6 +262,9 @@ class Owner:
     async def on_revoked(self, tps: frozenset[TP]) -> None:
         pass
 
+    async def on_end(self) -> None:
+        pass
+
 
 def test_the_app_leaves_nothing_to_faust() -> None:
     owner = Owner()
