@@ -182,8 +182,7 @@ class KafkaWorker:
         owned = _Owned(generation, frozenset(tp for tp in tps if tp.topic in names))
         self.intake.assigned(await self._consumer.committed_offsets(owned.raw) if owned.raw else {}, owned.raw)
         if self._output is None:
-            self._output = AIOKafkaProducer(**self._client, **_SENDING, acks="all")
-            await self._output.start()
+            self._output = await self._producer(acks="all")
         starts: dict[TP, int] = {}
         try:
             room = asyncio.Semaphore(_RESTORES_AT_ONCE)  # with dozens of partitions most of it is waiting
@@ -220,9 +219,17 @@ class KafkaWorker:
 
     async def _fence(self, owned: _Owned, role: str) -> None:
         """Start the role's transactional producer: the broker ends a former owner's transaction and shuts it out."""
-        producer = AIOKafkaProducer(**self._client, **_SENDING, transactional_id=f"{self.group}-{role}")
-        await producer.start()
-        owned.producers[role] = producer
+        owned.producers[role] = await self._producer(transactional_id=f"{self.group}-{role}")
+
+    async def _producer(self, **settings: Any) -> AIOKafkaProducer:
+        """A producer that is started, or closed again where a revocation breaks that off."""
+        producer = AIOKafkaProducer(**self._client, **_SENDING, **settings)
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
 
     async def on_revoked(self, tps: frozenset[TP]) -> None:
         """Let go: what is not in a checkpoint is read again by the next owner."""

@@ -116,8 +116,8 @@ async def _last_closed(client: dict[str, Any], topic: str, partition: int) -> in
 async def end_of(client: dict[str, Any], topic: str, partition: int) -> int:
     """The present end of a partition, before the first record of a transaction that is still open."""
     consumer = AIOKafkaConsumer(**client, isolation_level="read_committed", enable_auto_commit=False)
-    await consumer.start()
-    try:
+    try:  # a start that is broken off must be closed too
+        await consumer.start()
         tp = Partition(topic, partition)
         return int((await consumer.end_offsets([tp]))[tp])
     finally:
@@ -131,8 +131,8 @@ async def read_committed(
     consumer = AIOKafkaConsumer(
         **client, isolation_level="read_committed", enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
     )
-    await consumer.start()
-    try:
+    try:  # a start that is broken off must be closed too
+        await consumer.start()
         tp = Partition(topic, partition)
         consumer.assign([tp])
         await consumer.seek_to_beginning(tp)
