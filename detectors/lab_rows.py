@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.errors import DetectorError
-from detectors.evidence import FloatArray, IntArray, as_parameter, as_samples
+from detectors.evidence import BoolArray, FloatArray, IntArray, as_parameter, as_samples
 
 __all__ = ["LARGEST_CORRELATION", "LabRows", "group_sum", "lab_rows", "only"]
 
 LARGEST_CORRELATION = 0.95
 """Intra-class correlations above this are taken as this."""
+
+_DIGITS = 2**16
+"""Keys of under so many values are sorted by their digits, a key after the other; else, one number that holds all keys,
+if there is one, is sorted faster than they."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,16 @@ def lab_rows(
     n, x = as_samples(tested, failed)
     keys = [_index(branch, "branch", n.shape), _index(lab, "lab", n.shape), _index(stratum, "stratum", n.shape)]
     correlation = np.minimum(as_parameter(rho, "rho", n.shape, low=0.0, high=1.0, open_ends=False), LARGEST_CORRELATION)
-    order = _in_order((correlation, x, n), _packed(*keys))
+    order = _order(*keys)
     b, lab_key, s = (key[order] for key in keys)
-    branch_of, (branches,) = _number(b)
-    lab_of, (lab_branch, labs) = _number(branch_of, lab_key)
-    stratum_of, (stratum_branch, strata) = _number(branch_of, s)
-    pair_of, (pair_lab, pair_stratum) = _number(lab_of, stratum_of)
+    new_branch = _fresh(b)
+    new_lab = new_branch | _fresh(lab_key)
+    new_pair = new_lab | _fresh(s)
+    if not new_pair.all():
+        # By the counts too: rows of one pair in another order then give the same sums to the last bit.
+        order = np.lexsort((correlation, x, n, *keys[::-1]))
+    branch_of, lab_of, pair_of = (np.cumsum(new) - 1 for new in (new_branch, new_lab, new_pair))
+    stratum_of, first = _number(branch_of, s)
     return LabRows(
         tested=n[order],
         failed=x[order],
@@ -107,13 +115,13 @@ def lab_rows(
         stratum_of=stratum_of,
         pair_of=pair_of,
         branch_of=branch_of,
-        lab=labs,
-        lab_branch=lab_branch,
-        stratum=strata,
-        stratum_branch=stratum_branch,
-        pair_lab=pair_lab,
-        pair_stratum=pair_stratum,
-        branch=branches,
+        lab=lab_key[new_lab],
+        lab_branch=branch_of[new_lab],
+        stratum=s[first],
+        stratum_branch=branch_of[first],
+        pair_lab=lab_of[new_pair],
+        pair_stratum=stratum_of[new_pair],
+        branch=b[new_branch],
     )
 
 
@@ -124,46 +132,35 @@ def _index(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> IntArray
     return array.astype(np.int64)
 
 
-def _number(*keys: IntArray) -> tuple[IntArray, tuple[IntArray, ...]]:
-    """Number the distinct combinations of keys in their order: position of each row, and the keys of each position."""
-    order = _order(_packed(*keys))
+def _number(*keys: IntArray) -> tuple[IntArray, IntArray]:
+    """Number the distinct combinations of keys in their order: position of each row, and a row of each position."""
+    order = _order(*keys)
     fresh = np.zeros(order.size, dtype=np.bool_)
-    fresh[:1] = True
     for key in keys:
-        fresh[1:] |= np.diff(key[order]) != 0
+        fresh |= _fresh(key[order])
     position = np.empty(order.size, dtype=np.int64)
     position[order] = np.cumsum(fresh) - 1
-    first = order[fresh]
-    return position, tuple(key[first] for key in keys)
+    return position, order[fresh]
 
 
-def _packed(*keys: IntArray) -> tuple[IntArray, ...]:
-    """Keys for ``np.lexsort``, the first given one first, in one number where it can hold them: that sorts faster."""
+def _fresh(key: IntArray) -> BoolArray:
+    """Where another value begins than that of the row before."""
+    fresh = np.ones(key.size, dtype=np.bool_)
+    np.not_equal(key[1:], key[:-1], out=fresh[1:])
+    return fresh
+
+
+def _order(*keys: IntArray) -> IntArray:
+    """Some order of the rows by their keys, the first given one first; those of equal keys in any."""
     spans = [int(key.max(initial=0)) + 1 for key in keys]
+    if max(spans) <= _DIGITS:
+        return np.lexsort([key.astype(np.uint16) for key in keys[::-1]])
     if math.prod(spans) >= 2**63:
-        return keys[::-1]
+        return np.lexsort(keys[::-1])
     packed = keys[0]
     for key, span in zip(keys[1:], spans[1:], strict=True):
         packed = packed * span + key
-    return (packed,)
-
-
-def _in_order(counts: tuple[FloatArray, ...], keys: tuple[IntArray, ...]) -> IntArray:
-    """Order of the rows by their keys, and by the counts too: equal keys in another order give the same sums to the
-    last bit."""
-    order = _order(keys)
-    if len(keys) == 1 and bool((np.diff(keys[0][order]) > 0).all()):
-        return order  # a row a pair, which is the rule: counts need not be sorted
-    return np.lexsort((*counts, *keys))
-
-
-def _order(keys: tuple[IntArray, ...]) -> IntArray:
-    """Some order of the rows by their keys, those of equal keys in any."""
-    if len(keys) > 1:
-        return np.lexsort(keys)
-    if bool((np.diff(keys[0]) >= 0).all()):
-        return np.arange(keys[0].size)
-    return np.argsort(keys[0])
+    return np.argsort(packed)
 
 
 def only(rows: LabRows, use: npt.ArrayLike | None) -> LabRows:
