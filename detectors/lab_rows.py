@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,7 @@ __all__ = ["LARGEST_CORRELATION", "LabRows", "group_sum", "lab_rows", "only"]
 LARGEST_CORRELATION = 0.95
 """Intra-class correlations above this are taken as this."""
 
-_DIGITS = 2**16
-"""Keys of under so many values are sorted by their digits, a key after the other; else, one number that holds all keys,
-if there is one, is sorted faster than they."""
+_SMALL = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +95,17 @@ def lab_rows(
     n, x = as_samples(tested, failed)
     keys = [_index(branch, "branch", n.shape), _index(lab, "lab", n.shape), _index(stratum, "stratum", n.shape)]
     correlation = np.minimum(as_parameter(rho, "rho", n.shape, low=0.0, high=1.0, open_ends=False), LARGEST_CORRELATION)
-    order = _order(*keys)
+    by = _sortable(*keys)
+    order = _order(by)
     b, lab_key, s = (key[order] for key in keys)
     new_branch = _fresh(b)
     new_lab = new_branch | _fresh(lab_key)
     new_pair = new_lab | _fresh(s)
     if not new_pair.all():
         # By the counts too: rows of one pair in another order then give the same sums to the last bit.
-        order = np.lexsort((correlation, x, n, *keys[::-1]))
-    branch_of, lab_of, pair_of = (np.cumsum(new) - 1 for new in (new_branch, new_lab, new_pair))
-    stratum_of, first = _number(branch_of, s)
+        order = np.lexsort((*(_small(counts) for counts in (correlation, x, n)), *by))
+    (branch_of, at_branch), (lab_of, at_lab), (pair_of, at_pair) = map(_runs, (new_branch, new_lab, new_pair))
+    stratum_of, at_stratum = _number(branch_of, s)
     return LabRows(
         tested=n[order],
         failed=x[order],
@@ -115,13 +115,13 @@ def lab_rows(
         stratum_of=stratum_of,
         pair_of=pair_of,
         branch_of=branch_of,
-        lab=lab_key[new_lab],
-        lab_branch=branch_of[new_lab],
-        stratum=s[first],
-        stratum_branch=branch_of[first],
-        pair_lab=lab_of[new_pair],
-        pair_stratum=stratum_of[new_pair],
-        branch=b[new_branch],
+        lab=lab_key[at_lab],
+        lab_branch=branch_of[at_lab],
+        stratum=s[at_stratum],
+        stratum_branch=branch_of[at_stratum],
+        pair_lab=lab_of[at_pair],
+        pair_stratum=stratum_of[at_pair],
+        branch=b[at_branch],
     )
 
 
@@ -134,13 +134,14 @@ def _index(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> IntArray
 
 def _number(*keys: IntArray) -> tuple[IntArray, IntArray]:
     """Number the distinct combinations of keys in their order: position of each row, and a row of each position."""
-    order = _order(*keys)
+    order = _order(_sortable(*keys))
     fresh = np.zeros(order.size, dtype=np.bool_)
     for key in keys:
         fresh |= _fresh(key[order])
+    run, first = _runs(fresh)
     position = np.empty(order.size, dtype=np.int64)
-    position[order] = np.cumsum(fresh) - 1
-    return position, order[fresh]
+    position[order] = run
+    return position, order[first]
 
 
 def _fresh(key: IntArray) -> BoolArray:
@@ -150,17 +151,35 @@ def _fresh(key: IntArray) -> BoolArray:
     return fresh
 
 
-def _order(*keys: IntArray) -> IntArray:
-    """Some order of the rows by their keys, the first given one first; those of equal keys in any."""
+def _runs(fresh: BoolArray) -> tuple[IntArray, IntArray]:
+    """Number of the run that each row belongs to, and the first row of each run, from where one begins."""
+    first = np.flatnonzero(fresh)
+    return np.arange(first.size).repeat(np.diff(first, append=fresh.size)), first
+
+
+def _sortable(*keys: IntArray) -> tuple[npt.NDArray[np.integer], ...]:
+    """Keys for ``np.lexsort``, the first given one first: small ones, or all in one number where it can hold them."""
     spans = [int(key.max(initial=0)) + 1 for key in keys]
-    if max(spans) <= _DIGITS:
-        return np.lexsort([key.astype(np.uint16) for key in keys[::-1]])
-    if math.prod(spans) >= 2**63:
-        return np.lexsort(keys[::-1])
+    if max(spans) <= _SMALL or math.prod(spans) >= 2**63:
+        return tuple(_small(key) for key in keys[::-1])
     packed = keys[0]
     for key, span in zip(keys[1:], spans[1:], strict=True):
         packed = packed * span + key
-    return np.argsort(packed)
+    return (packed,)
+
+
+def _small(key: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers from 0 as such of 16 bits where these can hold them: they are sorted by their digits, which is ten
+    times as fast."""
+    if key.max(initial=0) >= _SMALL:
+        return key
+    small = key.astype(np.uint16)
+    return small if (small == key).all() else key
+
+
+def _order(by: tuple[npt.NDArray[np.integer], ...]) -> IntArray:
+    """Some order of the rows by keys from :func:`_sortable`, those of equal keys in any."""
+    return np.lexsort(by) if len(by) > 1 else np.argsort(by[0])
 
 
 def only(rows: LabRows, use: npt.ArrayLike | None) -> LabRows:

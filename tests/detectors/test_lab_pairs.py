@@ -174,7 +174,7 @@ def test_rows_of_a_pair_or_two_are_sorted_as_by_all_that_they_say(pairs, again, 
     pairs = pairs + [pairs[at % len(pairs)] for at in again if pairs]
     rng = np.random.default_rng(seed)
     branch, lab, stratum = np.array(pairs, np.int64).reshape(-1, 3).T
-    tested = rng.integers(1, 4, len(pairs))
+    tested = rng.choice([[1, 2, 3], [1, 2.5, 3], [1, 2, 70_000]][seed % 3], len(pairs))
     failed, rho = rng.integers(0, 2, len(pairs)), rng.integers(0, 2, len(pairs)) / 10
     rows = lab_rows(lab, stratum, tested, failed, branch=branch, rho=rho)
     np.testing.assert_array_equal(rows.order, np.lexsort((rho, failed, tested, stratum, lab, branch)))
