@@ -223,8 +223,8 @@ class _Mode:
 
 
 def _terms(pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray) -> _Terms:
-    p = (mu[pairs.stratum_branch] + a).take(pairs.pair_stratum)
-    p += b.take(pairs.pair_lab)
+    p = pairs.at_strata(mu[pairs.stratum_branch] + a)
+    p += pairs.at_labs(b)
     special.expit(p, out=p)
     info = pairs.weighted_tested * p
     pair = pairs.weighted_failed - info
@@ -256,12 +256,13 @@ def _iterate(
     the effects, before and after.
     """
     omega, tau = omega2[pairs.stratum_branch], tau2[pairs.lab_branch]
+    free = pairs.at_strata(omega)
     for _ in range(steps):
         shrunk = omega * terms.stratum_info + 1.0
         alone, first = omega / shrunk, (omega * terms.stratum - a) / shrunk
         to_labs, to_strata = pairs.couplings(terms.pair_info)
         wanted = terms.lab - to_labs @ first
-        known = tau * pairs.lab_sum(_information(pairs, terms, "lab", omega)) + 1.0
+        known = tau * pairs.lab_sum(_information(pairs, terms, "lab", free)) + 1.0
         up = DAMPING * (tau * wanted - b) / known
         down = alone * (to_strata @ up)
         for _ in range(INNER_STEPS - 1):
@@ -284,17 +285,16 @@ def _iterate(
     return terms, mu, a, b
 
 
-def _information(pairs: LabPairs, terms: _Terms, of: Side, variance: FloatArray) -> FloatArray:
-    """What each pair tells of its lab (or stratum), the other one's effect unknown: v (1 - v / (V + 1 / variance)),
-    little where the stratum has no other lab (the lab no other stratum)."""
-    if of == "lab":
-        total, other = terms.stratum_info, pairs.pair_stratum
-    else:
-        total, other = terms.lab_info, pairs.pair_lab
-    v, free = terms.pair_info, variance.take(other)
-    rest = total.take(other)
+def _information(pairs: LabPairs, terms: _Terms, of: Side, free: FloatArray) -> FloatArray:
+    """What each pair tells of its lab (or stratum), the other one's effect unknown: v (1 - v / (V + 1 / free)), little
+    where the stratum has no other lab (the lab no other stratum); `free` is the variance of that effect, ``[pairs]``.
+
+    It is not negative, nor more than its sum by lab (stratum): as V is no less than v, for what is not negative never
+    takes from a sum, however that is rounded.
+    """
+    v = terms.pair_info
+    rest = pairs.at_strata(terms.stratum_info) if of == "lab" else pairs.at_labs(terms.lab_info)
     rest -= v
-    np.maximum(rest, 0.0, out=rest)
     told = free * rest
     told += 1.0
     told *= v
@@ -321,16 +321,26 @@ def _left_out(
     pairs: LabPairs, terms: _Terms, of: Side, effect: FloatArray, variance: FloatArray, nuisance: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Effect of each pair's lab (or stratum) without the pair's own rows, and its variance, ``[pairs]``."""
-    own = _information(pairs, terms, of, nuisance)
     if of == "lab":
-        index, score, total = pairs.pair_lab, terms.lab, pairs.lab_sum(own)
+        at, score, own = pairs.at_labs, terms.lab, _information(pairs, terms, of, pairs.at_strata(nuisance))
+        total = pairs.lab_sum(own)
     else:
-        index, score, total = pairs.pair_stratum, terms.stratum, pairs.stratum_sum(own)
-    free = variance[index]
-    shrunk = free * np.maximum(total[index] - own, 0.0) + 1.0
-    step = (free * (score[index] - terms.pair) - effect[index]) / shrunk
-    moved = effect[index] + np.clip(step, -LARGEST_MOVE, LARGEST_MOVE)
-    return moved, np.asarray(free / shrunk)
+        at, score, own = pairs.at_strata, terms.stratum, _information(pairs, terms, of, pairs.at_labs(nuisance))
+        total = pairs.stratum_sum(own)
+    # In place: 1 + free (total - own), and the step (free (score - that of the pair) - effect) / shrunk.
+    free, here = at(variance), at(effect)
+    shrunk = at(total)
+    shrunk -= own
+    shrunk *= free
+    shrunk += 1.0
+    step = at(score)
+    step -= terms.pair
+    step *= free
+    step -= here
+    step /= shrunk
+    here += np.clip(step, -LARGEST_MOVE, LARGEST_MOVE, out=step)
+    free /= shrunk
+    return here, free
 
 
 def _beside_others(
@@ -339,13 +349,16 @@ def _beside_others(
     """Log-odds of each pair without its lab (stratum), ``[pairs]``, and the mean effect of the other labs (strata),
     ``[groups]``: `alone` are the strata's (labs') effects without them, ``[pairs]``."""
     if of == "lab":
-        index, branch, active, at_work = pairs.pair_lab, pairs.lab_branch, pairs.lab_active, pairs.labs_at_work
+        at, branch, active, at_work = pairs.at_labs, pairs.lab_branch, pairs.lab_active, pairs.labs_at_work
     else:
-        index, branch = pairs.pair_stratum, pairs.stratum_branch
+        at, branch = pairs.at_strata, pairs.stratum_branch
         active, at_work = pairs.stratum_active, pairs.strata_at_work
     # The mean of the others' effects, where that of all is 0.
     others = -active * effect / np.maximum(at_work - 1.0, 1.0)[branch]
-    return mu[branch[index]] + alone + others[index], others
+    base = at(mu[branch])
+    base += alone
+    base += at(others)
+    return base, others
 
 
 def _apart(
@@ -353,10 +366,11 @@ def _apart(
 ) -> tuple[FloatArray, FloatArray]:
     """Labs (strata) against the others: log-odds against them, and 1 / its variance if there is none, ``[groups]``."""
     base, _ = _beside_others(pairs, mu, effect, of, alone)
-    index, add = (pairs.pair_lab, pairs.lab_sum) if of == "lab" else (pairs.pair_stratum, pairs.stratum_sum)
+    at, add = (pairs.at_labs, pairs.lab_sum) if of == "lab" else (pairs.at_strata, pairs.stratum_sum)
     known, y = np.zeros(effect.size), np.zeros(effect.size)
     for step in range(RATIO_STEPS):
-        p = base + y.take(index)
+        p = at(y)
+        p += base
         special.expit(p, out=p)
         pair_info = pairs.weighted_tested * p
         score = add(pairs.weighted_failed - pair_info)
@@ -426,9 +440,9 @@ def _report(mode: _Mode) -> LabFit:
     expected = pairs.lab_sum(pairs.tested * p)
     variance = pairs.lab_sum(pairs.spread * p * (1.0 - p))
     variance += pairs.lab_sum((pairs.tested * p * (1.0 - p)) ** 2 * strata_unknown)
-    info = pairs.lab_sum(_information(pairs, terms, "lab", omega))
-    stratum_info = pairs.stratum_sum(_information(pairs, terms, "stratum", tau))
-    prior = tau[pairs.pair_lab]
+    prior = pairs.at_labs(tau)
+    info = pairs.lab_sum(_information(pairs, terms, "lab", pairs.at_strata(omega)))
+    stratum_info = pairs.stratum_sum(_information(pairs, terms, "stratum", prior))
     known = np.divide(prior - unknown, prior, out=np.zeros(prior.size), where=prior > 0)
     in_stratum, told = pairs.stratum_sum(pairs.tested), pairs.stratum_sum(known * pairs.tested)
     return LabFit(

@@ -60,15 +60,11 @@ class LabPairs:
         self.strata_at_work = group_sum(stratum_branch, self.stratum_active, branches)
 
     def _index(self) -> None:
-        pairs, labs, strata = self.tested.size, self.lab_branch.size, self.stratum_branch.size
-        self._by_stratum = np.argsort(self.pair_stratum, kind="stable")
-        lab_ends, stratum_ends = _ends(self.pair_lab, labs), _ends(self.pair_stratum, strata)
-        ones, every = np.ones(pairs), np.arange(pairs, dtype=np.int32)
-        lab, stratum = self.pair_lab.astype(np.int32), self.pair_stratum.astype(np.int32)
-        self._lab_sums = _matrix(ones, every, lab_ends, pairs)
-        self._stratum_sums = _matrix(ones, self._by_stratum.astype(np.int32), stratum_ends, pairs)
-        self._to_labs = _matrix(ones.copy(), stratum, lab_ends, strata)
-        self._to_strata = _matrix(ones.copy(), lab[self._by_stratum], stratum_ends, labs)
+        labs, strata = self.lab_branch.size, self.stratum_branch.size
+        stratum, ends = self.pair_stratum.astype(np.int32), _ends(self.pair_lab, labs)
+        self._pairs_of_lab = np.diff(ends)
+        self._each_lab, self._each_stratum = np.ones(labs), np.ones(strata)
+        self._sums, self._couplings = (_Sparse(stratum, ends, strata) for _ in range(2))
 
     def tested_only(self) -> LabPairs:
         """The same without the pairs in which nothing was tested: they add nothing to any sum."""
@@ -85,13 +81,21 @@ class LabPairs:
             self.branches,
         )
 
+    def at_labs(self, values: FloatArray) -> FloatArray:
+        """What ``[labs]`` say of each pair's lab, ``[pairs]``, the caller's own."""
+        return values.repeat(self._pairs_of_lab)
+
+    def at_strata(self, values: FloatArray) -> FloatArray:
+        """What ``[strata]`` say of each pair's stratum, ``[pairs]``, the caller's own."""
+        return values.take(self.pair_stratum)
+
     def lab_sum(self, values: FloatArray) -> FloatArray:
         """Sums of ``[pairs]`` by lab, ``[labs]``."""
-        return np.asarray(self._lab_sums @ values)
+        return np.asarray(self._sums.of(values)[0] @ self._each_stratum)
 
     def stratum_sum(self, values: FloatArray) -> FloatArray:
         """Sums of ``[pairs]`` by stratum, ``[strata]``."""
-        return np.asarray(self._stratum_sums @ values)
+        return np.asarray(self._sums.of(values)[1] @ self._each_lab)
 
     def branch_sum(self, values: FloatArray) -> FloatArray:
         """Sums of ``[labs]`` by branch, ``[branches]``."""
@@ -99,16 +103,48 @@ class LabPairs:
 
     def couplings(self, values: FloatArray) -> tuple[Any, Any]:
         """Sparse matrices ``[labs, strata]`` and ``[strata, labs]`` with a value at each pair, until the next call."""
-        self._to_labs.data, self._to_strata.data = values, values.take(self._by_stratum)
+        return self._couplings.of(values)
+
+
+class _Sparse:
+    """A value at each pair as a matrix ``[labs, strata]`` and as its transpose, on the same three arrays: the former
+    adds up by lab, the latter by stratum, both in the order of the pairs.
+
+    Parameters
+    ----------
+    stratum
+        Of each pair, in the order of labs.
+    ends
+        Where each lab ends among the pairs, led by 0, ``[labs + 1]``.
+    strata
+        How many there are.
+    """
+
+    def __init__(self, stratum: _Places, ends: _Places, strata: int) -> None:
+        parts, labs = (np.ones(stratum.size), stratum, ends), ends.size - 1
+        self._to_labs = sparse.csr_array(parts, shape=(labs, strata))
+        self._to_strata = sparse.csc_array(parts, shape=(strata, labs))
+
+    def of(self, values: FloatArray) -> tuple[Any, Any]:
+        """The matrix and its transpose with other values, until the next call."""
+        self._to_labs.data = self._to_strata.data = values
         return self._to_labs, self._to_strata
 
 
 def lab_pairs(rows: LabRows) -> LabPairs:
     """The rows by pair."""
     weight = 1.0 / (1.0 + np.maximum(rows.tested - 1.0, 0.0) * rows.rho)
-    by_row = (rows.tested, rows.failed, weight * rows.tested, weight * rows.failed, rows.tested / weight)
+    by_row: tuple[FloatArray, ...] = (
+        rows.tested,
+        rows.failed,
+        weight * rows.tested,
+        weight * rows.failed,
+        rows.tested / weight,
+    )
+    if rows.pair_lab.size < rows.tested.size:
+        by_row = tuple(group_sum(rows.pair_of, values, rows.pair_lab.size) for values in by_row)
     return LabPairs(
-        tuple(group_sum(rows.pair_of, values, rows.pair_lab.size) for values in by_row),
+        by_row,
         rows.pair_lab,
         rows.pair_stratum,
         rows.lab_branch,
@@ -120,7 +156,3 @@ def lab_pairs(rows: LabRows) -> LabPairs:
 def _ends(groups: IntArray, count: int) -> _Places:
     """Where each group ends among the sorted, led by 0: ``[count + 1]``."""
     return np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=count))]).astype(np.int32)
-
-
-def _matrix(values: FloatArray, columns: _Places, ends: _Places, width: int) -> Any:
-    return sparse.csr_array((values, columns, ends), shape=(ends.size - 1, width))

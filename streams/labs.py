@@ -21,6 +21,7 @@ from streams.cells import BlockPiece
 from streams.config import LabRules
 from streams.lab_sums import MOST_ITEMS, LabSums, nearest
 from streams.lab_weeks import LabPairs, LabWeeks
+from streams.radix import order_of
 from streams.tally import LabCount
 
 __all__ = ["Effects", "LabSheet", "monday_of", "week_of"]
@@ -212,7 +213,9 @@ class LabSheet:
             pairs = np.flatnonzero(self._effect)
             leaf, lab = self._pairs.leaf[pairs], self._pairs.lab[pairs]
             groups = self._pairs.group_of(leaf)
-            order = np.lexsort((lab, leaf, groups))
+            order = np.arange(len(pairs))
+            for key in (lab + 1, leaf, groups):  # by group, leaf and lab; to be without a lab is -1
+                order = order.take(order_of(key.take(order)))
             columns = [column[order].tolist() for column in (leaf, lab, self._effect[pairs])]
             ends = np.searchsorted(groups[order], np.arange(len(self._pairs.groups) + 1)).tolist()
             self._packed = []
@@ -251,7 +254,7 @@ class _Rows:
 
     def parts(self) -> Iterator[_Rows]:
         """A few groups at a time, so that what a comparison touches stays small: groups are judged each by itself."""
-        order = np.argsort(self.group, kind="stable")
+        order = order_of(self.group)
         ends = np.cumsum(np.bincount(self.group))
         first = 0
         while first < len(order):

@@ -44,6 +44,52 @@ def test_sums_are_those_of_a_plain_loop_over_the_rows():
         np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
+def random_pairs(seed: int, keep: float = 0.6):
+    """Pairs of three branches, and labs and strata of several, of one and (what they tested is left out) of none."""
+    rng = np.random.default_rng(seed)
+    branch, lab, stratum = np.unravel_index(np.flatnonzero(rng.random(120) < keep), (3, 8, 5))
+    tested = rng.integers(0, 3, branch.size) * rng.integers(1, 10_000, branch.size)
+    rho = rng.integers(0, 2, branch.size) / 50
+    rows = lab_rows(lab, stratum, tested, rng.integers(0, tested + 1), branch=branch, rho=rho)
+    return lab_pairs(rows).tested_only(), rng
+
+
+@given(seed=st.integers(0, 2**32), keep=st.sampled_from([0.0, 0.1, 0.6, 1.0]))
+def test_sums_run_in_the_order_of_the_pairs_to_the_last_bit(seed, keep):
+    pairs, rng = random_pairs(seed, keep)
+    values, up, down = (np.exp(rng.normal(0, 9, one.size)) for one in
+                        (pairs.tested, pairs.lab_branch, pairs.stratum_branch))  # fmt: skip
+    by_lab, by_stratum, to_labs, to_strata = ([0.0] * n for n in (up.size, down.size, up.size, down.size))
+    for lab, stratum, value in zip(pairs.pair_lab.tolist(), pairs.pair_stratum.tolist(), values.tolist(), strict=True):
+        by_lab[lab] += value
+        by_stratum[stratum] += value
+        to_labs[lab] += value * float(down[stratum])
+        to_strata[stratum] += value * float(up[lab])
+    couplings = pairs.couplings(values)
+    assert pairs.lab_sum(values).tolist() == by_lab
+    assert pairs.stratum_sum(values).tolist() == by_stratum
+    assert (couplings[0] @ down).tolist() == to_labs  # the sums in between do not change them
+    assert (couplings[1] @ up).tolist() == to_strata
+    np.testing.assert_array_equal(pairs.at_labs(up), up[pairs.pair_lab])
+    np.testing.assert_array_equal(pairs.at_strata(down), down[pairs.pair_stratum])
+
+
+@given(seed=st.integers(0, 2**32), scale=st.sampled_from([0.0, 1e-9, 1.0, 1e9]))
+def test_what_a_pair_tells_is_not_negative_and_not_more_than_all_pairs_tell(seed, scale):
+    pairs, rng = random_pairs(seed)
+    effects = (rng.normal(0, 3, size) for size in (pairs.branches, pairs.stratum_branch.size, pairs.lab_branch.size))
+    terms = lab_effects._terms(pairs, *effects)
+    free = scale * rng.random(pairs.tested.size)
+    for of, add, at in (("lab", pairs.lab_sum, pairs.at_labs), ("stratum", pairs.stratum_sum, pairs.at_strata)):
+        told = lab_effects._information(pairs, terms, of, free)
+        other = terms.stratum_info[pairs.pair_stratum] if of == "lab" else terms.lab_info[pairs.pair_lab]
+        rest = np.maximum(other - terms.pair_info, 0.0)
+        by_hand = (free * rest + 1.0) * terms.pair_info / ((rest + terms.pair_info) * free + 1.0)
+        np.testing.assert_array_equal(told, by_hand)
+        assert (told >= 0).all()
+        assert (at(add(told)) >= told).all()
+
+
 def test_pairs_without_tests_are_left_out_and_their_labs_and_strata_stay():
     w = world(2, branches=3, labs=4, strata=9)
     full = lab_pairs(rows_of(w, w.lab != 1))
@@ -100,8 +146,8 @@ def test_the_steps_are_those_of_a_plain_reading(monkeypatch):
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1, 2**40])
-def test_rows_are_sorted_alike_whether_or_not_their_keys_fit_in_one_number(scale):
+@pytest.mark.parametrize("scale", [1, 21_845, 21_846, 2**40])
+def test_rows_are_sorted_alike_whether_their_keys_are_small_or_fit_in_one_number_or_not(scale):
     rng = np.random.default_rng(6)
     branch, lab, stratum = (rng.integers(0, 4, 300) for _ in range(3))
     tested = rng.integers(1, 9, 300)
@@ -121,12 +167,14 @@ def test_rows_are_sorted_alike_whether_or_not_their_keys_fit_in_one_number(scale
     pairs=st.lists(st.tuples(*[st.integers(0, 5)] * 3), max_size=40, unique=True),
     again=st.lists(st.integers(0, 39), max_size=3),
     seed=st.integers(0, 9),
+    scale=st.sampled_from([1, 2**16, 2**40]),
 )
-def test_rows_of_a_pair_or_two_are_sorted_as_by_all_that_they_say(pairs, again, seed):
+def test_rows_of_a_pair_or_two_are_sorted_as_by_all_that_they_say(pairs, again, seed, scale):
+    pairs = [(branch, lab * scale, stratum) for branch, lab, stratum in pairs]
     pairs = pairs + [pairs[at % len(pairs)] for at in again if pairs]
     rng = np.random.default_rng(seed)
     branch, lab, stratum = np.array(pairs, np.int64).reshape(-1, 3).T
-    tested = rng.integers(1, 4, len(pairs))
+    tested = rng.choice([[1, 2, 3], [1, 2.5, 3], [1, 2, 70_000]][seed % 3], len(pairs))
     failed, rho = rng.integers(0, 2, len(pairs)), rng.integers(0, 2, len(pairs)) / 10
     rows = lab_rows(lab, stratum, tested, failed, branch=branch, rho=rho)
     np.testing.assert_array_equal(rows.order, np.lexsort((rho, failed, tested, stratum, lab, branch)))

@@ -17,6 +17,7 @@ from watch_world import CELLS, DAY_0, LABS, alerts_of, daily, inspections, texts
 
 from schemas.alerts import Signal
 from streams import labs as labs_module
+from streams import radix
 from streams.config import Config, LabRules
 from streams.labs import LabSheet, week_of
 from streams.tally import LabCount
@@ -263,6 +264,28 @@ def test_effects_come_back_with_a_restart_and_what_was_folded_with_the_ledger() 
     for leaves in ([0], [2, 3], range(6)):
         before = severity(made.sheet, leaves, MONDAY - 28, MONDAY)
         assert severity(fresh.sheet, leaves, MONDAY - 28, MONDAY) == before
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_effects_are_packed_by_group_leaf_and_lab(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(radix, "_FEW", few)
+    rows = samples(severe="lab-2", times=2.6)
+    np.random.default_rng(2).shuffle(rows)
+    made = Sheet()
+    made.fold(rows)
+    made.compare()
+    before = made.sheet.pack()
+    made.sheet.unpack([("G0", [7, 6], [3, -1], [0.5, 0.2])])
+    packed = made.sheet.pack()
+    assert [name for name, *_ in packed] == ["G0", "G1", "G2"]
+    assert packed[1:] == before[1:]
+    for _, leaves, labs, effects in packed:
+        assert len(effects) >= 2 * len(LABS)
+        assert list(zip(leaves, labs, strict=True)) == sorted(set(zip(leaves, labs, strict=True)))
+    of_pair = dict(zip(zip(*packed[0][1:3], strict=True), packed[0][3], strict=True))
+    assert of_pair.pop((7, 3)) == 0.5
+    assert of_pair.pop((6, -1)) == 0.2
+    assert of_pair == dict(zip(zip(*before[0][1:3], strict=True), before[0][3], strict=True))
 
 
 def test_severity_is_the_mean_over_the_items_tested() -> None:
