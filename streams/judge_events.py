@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -55,6 +55,18 @@ class Behind:
     sources: list[SourceRange] = field(default_factory=list)
 
 
+class Adverse(NamedTuple):
+    """Rows of a ledger with their leaves and days, which lie far apart there."""
+
+    rows: Rows
+    leaf: npt.NDArray[np.int32]
+    day: npt.NDArray[np.int32]
+
+    def take(self, some: npt.NDArray[Any]) -> Adverse:
+        """The rows at some places, or where a mask is true."""
+        return Adverse(self.rows[some], self.leaf[some], self.day[some])
+
+
 class AdverseRows:
     """Which rows of a ledger, live or dead, are adverse events of one indicator, and what was told of cells' events.
 
@@ -66,20 +78,19 @@ class AdverseRows:
         self._ledger = ledger
         self.indicator = indicator
         self._rows, self._leaf, self._day = (np.zeros(0, np.int32) for _ in range(3))
-        """Of every row its number, and its leaf and day once more: here few are far apart."""
         self._seen = 0
         self._first: int | None = None
         """Tick of the ledger's first row: whole ticks are dropped, and then the others move up."""
         self._told: dict[int, tuple[bytes, Behind]] = {}
         """By cell, the rows that were told of last and what they said; no one may change that."""
 
-    def of_leaves(self, start: int, first: int, wanted: npt.NDArray[np.bool_]) -> Rows:
-        """Numbers of the adverse rows from one on, ascending, of days from one on and of the leaves that are ``wanted``
-        [leaves]."""
+    def of_leaves(self, start: int, first: int, wanted: npt.NDArray[np.bool_]) -> Adverse:
+        """The adverse rows from one on, ascending, of days from one on and of the leaves ``wanted`` [leaves]."""
         self._go_on()
         begin = self._rows.searchsorted(start)
-        hit = wanted[self._leaf[begin:]] & (self._day[begin:] >= first)
-        return self._rows[begin:][hit].astype(np.intp)
+        leaf, day = self._leaf[begin:], self._day[begin:]
+        hit = np.flatnonzero(wanted[leaf] & (day >= first))
+        return Adverse(self._rows[begin:][hit].astype(np.intp), leaf[hit], day[hit])
 
     def recalled(self, cell: int, rows: bytes) -> Behind | None:
         """What was told of a cell when these rows lay behind it, if they were the last that did."""
@@ -125,36 +136,35 @@ def events_behind(
     under = [state.leaves_under(adverse.indicator, finding.row) for finding in findings]
     sizes = np.array([len(one) for one in under], np.intp)
     leaves = np.fromiter(chain.from_iterable(under), np.intp, int(sizes.sum()))
-    rows = _by_leaf(state, adverse, int(since.min()), int(days[0]), leaves)
+    adverse_rows = _by_leaf(state, adverse, int(since.min()), int(days[0]), leaves)
     ends = [0, *np.cumsum(sizes).tolist()]
     found: list[Behind] = []
     for part in pieces(len(findings), _TOGETHER):
         cell = np.repeat(np.arange(part.stop - part.start), sizes[part])
         own = leaves[ends[part.start] : ends[part.stop]]
-        of, mine = _of_cells(state.ledger, rows, cell, own, first[part], since[part])
+        of, mine = _of_cells(adverse_rows, cell, own, first[part], since[part])
         found += _recalled_or_told(state, adverse, [one.row for one in findings[part]], of, mine)
     return found
 
 
-def _by_leaf(state: AssessState, adverse: AdverseRows, start: int, first: int, leaves: Rows) -> Rows:
+def _by_leaf(state: AssessState, adverse: AdverseRows, start: int, first: int, leaves: Rows) -> Adverse:
     """Those adverse rows from one on that are live, of some leaves and of days from one on; in order of the leaves."""
-    ledger = state.ledger
     wanted = np.zeros(len(state.leaves), np.bool_)
     wanted[leaves] = True
-    rows: Rows = adverse.of_leaves(start, first, wanted)
-    rows = rows[ledger["live"][rows]]
-    return rows[np.argsort(ledger["leaf"][rows], kind="stable")]
+    found = adverse.of_leaves(start, first, wanted)
+    found = found.take(state.ledger["live"][found.rows])
+    return found.take(np.argsort(found.leaf, kind="stable"))
 
 
-def _of_cells(ledger: Ledger, rows: Rows, cell: Rows, leaf: Rows, first: Ints, since: Rows) -> tuple[Rows, Rows]:
+def _of_cells(found: Adverse, cell: Rows, leaf: Rows, first: Ints, since: Rows) -> tuple[Rows, Rows]:
     """The rows of some cells' windows, cell after cell, and the cell of each; from the rows of all, by leaf, and pairs
     of a cell and a leaf of it."""
-    held = ledger["leaf"][rows]
-    start = np.searchsorted(held, leaf)
-    times = np.searchsorted(held, leaf, side="right") - start
+    start = np.searchsorted(found.leaf, leaf)
+    times = np.searchsorted(found.leaf, leaf, side="right") - start
     of = np.repeat(cell, times)
-    mine = rows[np.repeat(start - (np.cumsum(times) - times), times) + np.arange(len(of))]
-    inside = (mine >= since[of]) & (ledger["day"][mine] >= first[of])
+    at = np.repeat(start - (np.cumsum(times) - times), times) + np.arange(len(of))
+    mine = found.rows[at]
+    inside = (mine >= since[of]) & (found.day[at] >= first[of])
     return of[inside], mine[inside]
 
 

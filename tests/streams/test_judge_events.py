@@ -219,9 +219,11 @@ def test_adverse_rows_are_those_of_the_ledger_however_it_grows_and_forgets(
             if indicator == 0:
                 mine &= ledger["x"] > 0
             for wanted in ([True, True, True], [False, True, False], [True, False, False]):
-                told = adverse.of_leaves(start, 0, np.array(wanted)).tolist()
+                told = adverse.of_leaves(start, 0, np.array(wanted))
                 some = mine & np.array(wanted)[ledger["leaf"]] & (ledger["day"] >= 0)
-                assert told == [row for row in np.flatnonzero(some).tolist() if row >= start]
+                assert told.rows.tolist() == [row for row in np.flatnonzero(some).tolist() if row >= start]
+                assert told.leaf.tolist() == ledger["leaf"][told.rows].tolist()
+                assert told.day.tolist() == ledger["day"][told.rows].tolist()
 
 
 def roles_plainly(state: AssessState, indicator: int, findings: list[Finding]) -> dict[int, str]:
