@@ -23,6 +23,7 @@ from streams.columns import INDICATORS
 from streams.finding import Finding
 from streams.judge_sums import pieces
 from streams.ledger import Ledger
+from streams.radix import order_of
 from streams.state import AssessState
 from streams.ticks import Calendar
 
@@ -153,7 +154,7 @@ def _by_leaf(state: AssessState, adverse: AdverseRows, start: int, first: int, l
     wanted[leaves] = True
     found = adverse.of_leaves(start, first, wanted)
     found = found.take(state.ledger["live"][found.rows])
-    return found.take(np.argsort(found.leaf, kind="stable"))
+    return found.take(order_of(found.leaf))
 
 
 def _of_cells(found: Adverse, cell: Rows, leaf: Rows, first: Ints, since: Rows) -> tuple[Rows, Rows]:
