@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import get_args
 
 import msgspec
 
@@ -89,14 +90,17 @@ class Escalate:
         self._through: dict[int, int] = {}
         self._partitions = partitions
         self.through: int | None = None
+        self._hold_ms = _hold_ms(config)
         self._open: dict[Key, OpenAlert] = {}
+        self._crowds: dict[str, set[str]] | None = None
+        """By region, the branches with an open alert there; None once an alert was opened or ended, until asked for."""
         self._graves: dict[str, int] = {}
         """Ids of grave events that have rung, and when they were reported (epoch ms)."""
         self._forgotten_day: int | None = None
         self._grave_open: dict[str, OpenAlert] = {}
         self._echoes: dict[Key, Echo] = {}
         self._regions: list[str] = []
-        self._pending: dict[int, dict[tuple[str, ...], Signal]] = {}
+        self._pending: dict[int, dict[tuple[Key, str], Signal]] = {}
         self._dispositions: dict[int, dict[str, Disposition]] = {}
         self.oversight = Oversight(config, self._calendar)
         self._control = Control(config, self.oversight.cells)
@@ -151,8 +155,7 @@ class Escalate:
             self._through[partition] = through
 
     def _wait(self, signal: Signal) -> None:
-        cell = (*_key(signal), signal.alert_id or "")
-        self._pending.setdefault(signal.tick, {})[cell] = signal
+        self._pending.setdefault(signal.tick, {})[_key(signal), signal.alert_id or ""] = signal
 
     def dispose(self, arrival_ms: int, disposition: Disposition) -> None:
         """A disposition, to take effect at the tick of its arrival."""
@@ -176,8 +179,9 @@ class Escalate:
         return out
 
     def _next_tick(self) -> int | None:
-        due = [self._calendar.tick(self._due(standing)) for standing in self._all_open()]
-        return min([*self._pending, *self._dispositions, *due, *self.oversight.due()], default=None)
+        due = [self._due(standing) for standing in self._all_open()]
+        ends = [self._calendar.tick(min(due))] if due else []
+        return min([*self._pending, *self._dispositions, *ends, *self.oversight.due()], default=None)
 
     def standing_alerts(self) -> list[Alert]:
         """The alerts that stand, each as last revised."""
@@ -187,12 +191,7 @@ class Escalate:
         return [*self._open.values(), *self._grave_open.values()]
 
     def _due(self, standing: OpenAlert) -> int:
-        rules = self._config.escalate
-        days = rules.grave_hold_days if standing.alert.kind == "grave-event" else rules.hold_days
-        # What is judged seldom must be heard of again before it can be said to have gone.
-        seldom = {"lab-drift": 7 * self._config.labs.every_weeks, "new-hazard": 7}
-        days = max(days, seldom.get(standing.alert.kind, 0))
-        return standing.last_signal + days * MS_PER_DAY
+        return standing.last_signal + self._hold_ms[standing.alert.kind]
 
     def _tick(self, tick: int) -> list[Alert]:
         out: list[Alert] = []
@@ -201,10 +200,11 @@ class Escalate:
             self._wait(signal)
         signals = self._pending.pop(tick, {})
         self._meet(sorted({signal.region for signal in signals.values()}))
-        ordered = [signals[cell] for cell in sorted(signals)]
+        cells = sorted(signals)
+        ordered = [signals[cell] for cell in cells]
         admitted = self._control.admitted(ordered)
-        for at, signal in enumerate(ordered):
-            out += self._signal(signal, end, may_open=at in admitted)
+        for at, ((key, _), signal) in enumerate(zip(cells, ordered, strict=True)):
+            out += self._signal(key, signal, end, may_open=at in admitted)
         waiting = self._dispositions.pop(tick, {})
         for name in sorted(waiting):
             out += self._dispose(waiting[name], end)
@@ -213,10 +213,9 @@ class Escalate:
         self._echoes = {key: echo for key, echo in self._echoes.items() if end - echo.last <= hold}
         return out
 
-    def _signal(self, signal: Signal, end: int, *, may_open: bool) -> list[Alert]:
+    def _signal(self, key: Key, signal: Signal, end: int, *, may_open: bool) -> list[Alert]:
         if signal.withdrawn:
             return self._withdraw(signal, end)
-        key = _key(signal)
         standing = self._open.get(key)
         if standing is None:
             if signal.role == "primary" and not may_open:
@@ -252,6 +251,7 @@ class Escalate:
         scope, level = self._scope(signal)
         alert = self._make(signal, f"{signal.kind}-{digest}", level, scope, end)
         self._open[key] = OpenAlert(alert, end)
+        self._crowds = None
         return alert
 
     def _update(self, key: Key, standing: OpenAlert, signal: Signal, end: int) -> list[Alert]:
@@ -322,17 +322,23 @@ class Escalate:
         rules = self._config.escalate
         if signal.source or signal.hazard:
             return signal.scope, signal.level
-        branches = {
-            self._branch(product)
-            for _, product, region, about in self._open
-            if region == signal.region and product and not about
-        } | {self._branch(signal.product)}
-        crowded = len(branches) >= rules.regional_branches and self._is_part(signal.region)
+        others = self._branches_in(signal.region)
+        branches = len(others) + (self._branch(signal.product) not in others)
+        crowded = branches >= rules.regional_branches and self._is_part(signal.region)
         if crowded and signal.scope == "industry":
             return "systemic", 1
         if crowded:
             return "regional", max(1, signal.level - 1)
         return signal.scope, signal.level
+
+    def _branches_in(self, region: str) -> set[str]:
+        """The branches that have an open alert in a region."""
+        if self._crowds is None:
+            self._crowds = {}
+            for _, product, where, about in self._open:
+                if product and not about:
+                    self._crowds.setdefault(where, set()).add(self._branch(product))
+        return self._crowds.get(region, set())
 
     def _meet(self, regions: Iterable[str]) -> None:
         """Remember the first two learned regions: where there is but one, it is the whole, not a part."""
@@ -378,6 +384,7 @@ class Escalate:
             )
         if status == "resolved":
             del self._open[key]
+            self._crowds = None
         else:
             standing.alert = alert
         return alert
@@ -446,19 +453,10 @@ class Escalate:
         echoes = [(key, self._echoes[key]) for key in sorted(self._echoes)]
         standing = [self._open[key] for key in sorted(self._open)]
         standing += [self._grave_open[name] for name in sorted(self._grave_open)]
-        return msgspec.msgpack.encode(
-            _State(
-                STATE_VERSION,
-                self.through,
-                self._through,
-                standing,
-                self._graves,
-                pending,
-                waiting,
-                echoes,
-                self._regions,
-            )
+        state = _State(
+            STATE_VERSION, self.through, self._through, standing, self._graves, pending, waiting, echoes, self._regions
         )
+        return msgspec.msgpack.encode(state)
 
     def _localised(self, alert: Alert) -> Alert:
         """The same instants in the deployment's offset: msgpack keeps the instant only."""
@@ -475,6 +473,7 @@ class Escalate:
                 self._grave_open[alert.id] = standing
             else:
                 self._open[_key(alert)] = standing
+        self._crowds = None
         self._regions = state.regions
         self._echoes = dict(state.echoes)
         for _, signal in state.pending:
@@ -485,3 +484,14 @@ class Escalate:
 
 def _key(one: Signal | Alert) -> Key:
     return one.kind, one.product, one.region, one.source or one.hazard
+
+
+def _hold_ms(config: Config) -> dict[AlertKind, int]:
+    """How long an alert of each kind stands without evidence, in ms."""
+    rules = config.escalate
+    days: dict[AlertKind, int] = dict.fromkeys(get_args(AlertKind), rules.hold_days)
+    days["grave-event"] = rules.grave_hold_days
+    # What is judged seldom must be heard of again before it can be said to have gone.
+    days["lab-drift"] = max(rules.hold_days, 7 * config.labs.every_weeks)
+    days["new-hazard"] = max(rules.hold_days, 7)
+    return {kind: one * MS_PER_DAY for kind, one in days.items()}

@@ -46,10 +46,11 @@ def _nesting(state: AssessState, indicator: int, findings: Sequence[Finding]) ->
         leaf = state.leaves[state.leaves_under(indicator, low)[0]]
         depths: dict[int, tuple[int, int]] = {}
         for place, row in enumerate(leaf.rows.tolist()):
-            depths.setdefault(row, divmod(place, leaf.regions))
-        deep = depths[low]
+            if row in below:
+                depths.setdefault(row, divmod(place, leaf.regions))
+        deep = depths.pop(low)
         for high, depth in depths.items():
-            if high != low and high in below and depth[0] <= deep[0] and depth[1] <= deep[1]:
+            if depth[0] <= deep[0] and depth[1] <= deep[1]:
                 below[high].append(low)
     return below
 

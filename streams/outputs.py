@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 _ROWS: Final = 20_000
+"""Signals of a Parquet file that are written together."""
+_AT_ONCE: Final = 256
+"""Signals that are encoded together: soon, while they lie in the processor's cache, and so that few are held."""
+_AS_JSON: Final = ("evidence", "contributors", "sources")
 
 
 class OutputError(TocsinError):
@@ -173,8 +177,9 @@ class SignalFiles:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
         self._text: list[Any] = []
-        self._tables: list[Any] = []
+        self._tables: list[_ParquetSignals] = []
         self._waiting: list[Signal] = []
+        self._encoder = msgspec.json.Encoder()
         self.count = 0
 
     def __enter__(self) -> SignalFiles:
@@ -189,22 +194,25 @@ class SignalFiles:
     def add(self, signals: Iterable[Signal]) -> None:
         """Take signals, in the order in which they are to stand."""
         self._waiting += signals
-        if len(self._waiting) >= _ROWS:
+        if len(self._waiting) >= _AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         self.count += len(waiting)
-        for file in self._text:
-            file.write(b"".join(msgspec.json.encode(signal) + b"\n" for signal in waiting))
-        for table in self._tables:
-            table.write(waiting)
+        with explained(self._paths[0]):
+            for file in self._text:
+                file.write(self._encoder.encode_lines(waiting))
+            for table in self._tables:
+                table.add(waiting)
 
     def __exit__(self, failed: object, *_: object) -> None:
         try:
             if failed is None:
+                self._flush()
                 with explained(self._paths[0]):
-                    self._flush()
+                    for table in self._tables:
+                        table.flush()
         finally:
             for file in (*self._text, *self._tables):
                 file.close()
@@ -238,16 +246,22 @@ class _ParquetSignals:
             ]
         )  # fmt: skip
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._encode = msgspec.json.Encoder().encode
+        self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
 
-    def write(self, signals: Sequence[Signal]) -> None:
-        if not signals:
-            return
-        columns = {name: [_cell(getattr(signal, name)) for signal in signals] for name in self._schema.names}
-        self._writer.write_table(self._pa.table(columns, schema=self._schema))
+    def add(self, signals: Sequence[Signal]) -> None:
+        """Take signals; a group of rows is written when there are enough of them."""
+        for name, column in self._columns.items():
+            values = [getattr(signal, name) for signal in signals]
+            column += map(self._encode, values) if name in _AS_JSON else values
+        if len(self._columns["tick"]) >= _ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self._columns["tick"]:
+            self._writer.write_table(self._pa.table(self._columns, schema=self._schema))
+            self._columns = {name: [] for name in self._columns}
 
     def close(self) -> None:
         self._writer.close()
-
-
-def _cell(value: Any) -> Any:
-    return msgspec.json.encode(value).decode() if isinstance(value, list) else value

@@ -21,6 +21,8 @@ DELAY_EDGES: Final = (1, 2, 4, 8, 15, 31, 91)
 """Days at which the next class of reporting delay begins: on the day, the next, 2 to 3, 4 to 7, ... 91 and more."""
 
 _EDGES: Final = np.array(DELAY_EDGES)
+_SPARSE: Final = 16
+"""So many times as many places as codes, and sorting the codes is faster than counting in all places."""
 _KIND_BITS: Final = 3
 _CLASS_BITS: Final = 3
 Ints = npt.NDArray[np.int64]
@@ -111,7 +113,7 @@ class Activity:
         back has none, and yet its day has something to tell."""
         classes = np.searchsorted(_EDGES, delay, side="right")
         codes = (reporter.astype(np.int64) << _KIND_BITS | kind) << _CLASS_BITS | classes
-        self._reports.append((tick, *np.unique(codes, return_counts=True)))
+        self._reports.append((tick, *_counted(codes)))
 
     def pair(self, tick: int, product: str, hazard: str, change: int) -> None:
         """One report more or less that names both."""
@@ -145,3 +147,12 @@ class Activity:
             for kind, reporter, row in zip(kinds, reporters, table.tolist(), strict=True)
         ]
         return sorted(counts, key=lambda one: (one.kind, one.reporter)), told
+
+
+def _counted(codes: Ints) -> tuple[Ints, Ints]:
+    """The distinct ones of some codes, ascending, and how often each is there."""
+    if not len(codes) or codes.min() < 0 or codes.max() >= _SPARSE * len(codes):
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)
+    there = np.flatnonzero(counts)
+    return there, counts[there]

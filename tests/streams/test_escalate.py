@@ -240,6 +240,41 @@ def test_the_only_region_of_an_open_catalogue_is_the_whole_and_never_regional() 
     assert [a.scope for a in alerts] == ["cell", "cell", "cell"]
 
 
+def test_what_was_closed_no_longer_crowds_a_region() -> None:
+    escalate = new_escalate()
+    first, *_ = run(escalate, *(signal(T0, product=f"{branch}0101") for branch in "FL"))
+    escalate.dispose(CALENDAR.tick_start(T0 + 1), disposition(first.id, "close", "d"))
+    later = [signal(T0 + 1 + n, product=f"{branch}0101") for n, branch in enumerate("LCF")]
+    alerts = run(escalate, *later)
+    assert [(a.status, a.scope) for a in alerts] == [("resolved", "cell"), ("opened", "cell"), ("opened", "regional")]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["F0101", "F0102", "L0101", "C0101", "C0102"]), st.sampled_from(["120101", "120102"]),
+            st.integers(2, 4), st.sampled_from([1, 30, 200, 400]),
+            st.sampled_from(["signal", "signal", "pair", "close"]),
+        ),
+        max_size=30,
+    )
+)  # fmt: skip
+def test_the_scope_is_that_of_what_stands_at_that_moment(drawn: Any) -> None:
+    escalate, tick = new_escalate(), T0
+    for n, (product, region, level, gap, what) in enumerate(drawn):
+        tick += gap
+        run(escalate, through=tick - 1)
+        standing = escalate.standing_alerts()
+        if what == "close":
+            target = standing[n % len(standing)].id if standing else "none"
+            escalate.dispose(CALENDAR.tick_start(tick), disposition(target, "close", f"d{n}"))
+        pair = {"kind": "new-hazard", "hazard": "burn"} if what == "pair" else {}
+        told = run(escalate, signal(tick, level, product=product, region=region, **pair))
+        branches = {one.product[0] for one in standing if one.region == region and not one.hazard} | {product[0]}
+        crowded = len(branches) >= 3 and what != "pair"
+        assert {one.scope for one in told if one.status != "resolved"} <= {"regional" if crowded else "cell"}
+
+
 @pytest.mark.parametrize("cell", [("F/~other", "120101"), ("F0101", "~other")])
 def test_a_surge_in_the_overflow_leaf_opens_an_alert_like_any_other(cell: tuple[str, str]) -> None:
     # With products closed and regions open, or the other way round, assess makes such cells.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -31,6 +32,11 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def state_of(seed: int) -> AssessState:
     """A state with some weeks of reports, corrected here and there, of products and regions of two levels."""
+    return [state for _, state in days_of(seed)][-1]
+
+
+def days_of(seed: int) -> Iterator[tuple[int, AssessState]]:
+    """The same state at the end of each of its days."""
     rng = np.random.default_rng(seed)
     config = Config().replace(catalogue="open")
     state = AssessState(EventDecoder(config, config.load_catalogue()), 1_000)
@@ -58,7 +64,7 @@ def state_of(seed: int) -> AssessState:
         tables = {"products": ["A/1", "A/2", "B/1", "C"], "regions": ["X/1", "X/2", "Y"], "traces": traces}
         origins = [("inspections", 1), ("inspections", 0), ("injuries", 3)]
         state.fold_tick(day, [EventColumns(columns, origins=origins, **tables)])
-    return state
+        yield day, state
 
 
 def findings_in(state: AssessState, indicator: int, seed: int) -> list[Finding]:
@@ -72,9 +78,9 @@ def findings_in(state: AssessState, indicator: int, seed: int) -> list[Finding]:
     return made
 
 
-def plainly(state: AssessState, indicator: int, finding: Finding) -> Behind:
+def plainly(state: AssessState, indicator: int, finding: Finding, today: int = TODAY) -> Behind:
     ledger, leaves = state.ledger, set(state.leaves_under(indicator, finding.row))
-    first = TODAY - finding.window_days + 1
+    first = today - finding.window_days + 1
     mine = [
         row
         for row in range(len(ledger))
@@ -132,11 +138,60 @@ def test_the_events_behind_findings_are_those_of_a_plain_search(seed: int, indic
     assert found == [plainly(state, indicator, finding) for finding in findings]
 
 
+@settings(max_examples=25)
+@given(SEEDS, st.sampled_from([0, 1]), st.sampled_from([1, 3, 4_096]), st.sampled_from([24, 8 * 256]))
+def test_what_was_told_before_is_told_again_only_while_it_is_still_so(
+    seed: int, indicator: int, cells: int, longest: int
+) -> None:
+    """Asked day by day, of windows that stand still or move, while events come, are corrected and forgotten."""
+    rng, adverse = np.random.default_rng(seed), None
+    still = bool(rng.integers(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge_events, "_CELLS_REMEMBERED", cells)
+        patch.setattr(judge_events, "_LONGEST_REMEMBERED", longest)
+        for day, state in days_of(seed):
+            adverse = adverse or AdverseRows(state.ledger, indicator)
+            if rng.random() < 0.2:
+                state.expire(day - int(rng.integers(0, 10)), day - 2 * DAYS)
+            findings = findings_in(state, indicator, seed)
+            for finding in findings if still else ():
+                finding.window_days += day - (TODAY - DAYS)
+            for _ in range(2):
+                found = events_behind(state, adverse, CALENDAR, findings, day)
+                assert found == [plainly(state, indicator, finding, day) for finding in findings]
+
+
+def test_what_has_not_changed_is_not_looked_at_again() -> None:
+    state = state_of(1)
+    adverse, findings = AdverseRows(state.ledger, 0), findings_in(state, 0, 3)
+    first, again = (events_behind(state, adverse, CALENDAR, findings, TODAY) for _ in range(2))
+    assert findings
+    assert all(one is two for one, two in zip(first, again, strict=True))
+
+
+def test_another_event_in_the_place_of_one_that_was_forgotten_is_told() -> None:
+    config = Config().replace(catalogue="open")
+    state = AssessState(EventDecoder(config, config.load_catalogue()), 1_000)
+    adverse, found = AdverseRows(state.ledger, 0), list[Behind]()
+    for number, code in enumerate(("before", "after")):
+        state.expire(TODAY + number, TODAY - DAYS)
+        columns: dict[str, Any] = {name: np.full(1, number, dtype) for name, dtype in COLUMN_TYPES.items()}
+        for name in ("flags", "indicator", "trace", "product", "region", "origin", "revision"):
+            columns[name][:] = 0
+        columns["hazard"][:], columns["reporter"][:], columns["x"][:], columns["day"][:] = -1, -1, 1, TODAY
+        traces = [msgspec.json.encode([code, None, None, None]).decode()]
+        tables: dict[str, Any] = {"products": ["A"], "regions": ["X"], "traces": traces}
+        state.fold_tick(TODAY + number, [EventColumns(columns, origins=[("inspections", 0)], **tables)])
+        found += events_behind(state, adverse, CALENDAR, [Finding(0, 0.001, {0: 1.0}, [], 9)], TODAY + 1)
+    assert len(state.ledger) == 1
+    assert [one.code for behind in found for one in behind.contributors] == ["before", "after"]
+
+
 @pytest.mark.parametrize("indicator", [0, 1])
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.just("add"), st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2)), max_size=5)),
+            st.tuples(st.just("add"), st.lists(st.tuples(*[st.integers(-1, 2)] * 2, st.integers(0, 2)), max_size=5)),
             st.tuples(st.just("drop"), st.integers(0, 6)),
             st.tuples(st.just("ask"), st.integers(0, 12)),
         ),
@@ -154,8 +209,8 @@ def test_adverse_rows_are_those_of_the_ledger_however_it_grows_and_forgets(
         elif name == "add" and value:
             columns: dict[str, Any] = {key: np.zeros(len(value), dtype) for key, dtype in LEDGER_TYPES.items()}
             columns["event"] = np.arange(event, event + len(value)).astype(np.uint64)
-            columns["indicator"], columns["x"] = (np.array(column) for column in zip(*value, strict=True))
-            columns["tick"][:] = tick
+            columns["x"], columns["day"], leaves = (np.array(column) for column in zip(*value, strict=True))
+            columns["leaf"], columns["indicator"], columns["tick"][:] = leaves, leaves % 2, tick
             ledger.append(columns)
             event += len(value)
         else:
@@ -163,7 +218,12 @@ def test_adverse_rows_are_those_of_the_ledger_however_it_grows_and_forgets(
             mine = ledger["indicator"] == indicator
             if indicator == 0:
                 mine &= ledger["x"] > 0
-            assert adverse.since(start).tolist() == [row for row in np.flatnonzero(mine).tolist() if row >= start]
+            for wanted in ([True, True, True], [False, True, False], [True, False, False]):
+                told = adverse.of_leaves(start, 0, np.array(wanted))
+                some = mine & np.array(wanted)[ledger["leaf"]] & (ledger["day"] >= 0)
+                assert told.rows.tolist() == [row for row in np.flatnonzero(some).tolist() if row >= start]
+                assert told.leaf.tolist() == ledger["leaf"][told.rows].tolist()
+                assert told.day.tolist() == ledger["day"][told.rows].tolist()
 
 
 def roles_plainly(state: AssessState, indicator: int, findings: list[Finding]) -> dict[int, str]:

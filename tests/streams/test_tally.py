@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from test_state import columns, fold, injury, new_state, strangers
 from watch_world import DAY_0
 
+from streams import tally
 from streams.assess import Assess
 from streams.config import Config
 from streams.intake import Intake
@@ -42,6 +43,13 @@ def volumes(state: AssessState) -> dict[str, int]:
 
 
 # --- collecting ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(-1, 40), max_size=30) | st.lists(st.integers(0, 2**40), max_size=30))
+def test_codes_are_counted_alike_whether_they_lie_close_or_far_apart(codes: list[int]) -> None:
+    distinct, times = tally._counted(np.array(codes, np.int64))
+    assert list(zip(distinct.tolist(), times.tolist(), strict=True)) == sorted(Counter(codes).items())
+    assert distinct.dtype == times.dtype == np.int64
 
 
 @pytest.mark.parametrize(
