@@ -227,7 +227,7 @@ def replay_spool(
     origins = tuple(sorted((topic, part) for topic in INPUTS for part in range(partitions_of(topic, count))))
     pipeline = Pipeline(config, catalogue, origins)
     readers = {origin: spool.read(origin) for origin in spool.origins()}
-    with SignalFiles([folder / "signals.ndjson", folder / "signals.parquet"]) as files:
+    with few_collections(), SignalFiles([folder / "signals.ndjson", folder / "signals.parquet"]) as files:
         for step, _ in _met(pipeline, readers, origins, COMPLETE if until is None else until):
             files.add(step.signals)
             outcome.alerts += step.alerts
