@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.cells import BlockPiece
-from streams.radix import starts_of
+from streams.radix import order_of, starts_of
 from streams.slots import Slots
 
 __all__ = ["LabPairs", "LabWeeks"]
@@ -52,6 +52,8 @@ class LabPairs:
         self._slots = Slots()
         self.groups: list[str] = []
         self._group_number: dict[str, int] = {}
+        self._rank = np.zeros(0, np.int32)
+        """Of each group by name; worked out anew where one is."""
         self._group_of = np.zeros(0, np.int32)
         """Number of each leaf's group, -1 of a leaf that was never met."""
         self._sorted = 0
@@ -105,11 +107,11 @@ class LabPairs:
         new = keys[starts_of(keys)]
         leaves = (new >> _LAB_BITS).astype(np.int32)
         self._note_groups(group_of, leaves)
-        groups = self.group_of(leaves)
-        by_name = sorted(np.unique(groups).tolist(), key=self.groups.__getitem__)
-        rank = np.zeros(len(self.groups), np.intp)
-        rank[by_name] = np.arange(len(by_name))
-        self._append(new[np.argsort(rank[groups], kind="stable")])
+        if len(self._rank) < len(self.groups):
+            by_name = sorted(range(len(self.groups)), key=self.groups.__getitem__)
+            self._rank = np.empty(len(by_name), np.int32)
+            self._rank[by_name] = np.arange(len(by_name))
+        self._append(new[order_of(self._rank[self.group_of(leaves)])])
 
     def add(self, groups: Sequence[str], leaves: Sequence[int], labs: Sequence[int]) -> None:
         """Make new pairs in the order given."""

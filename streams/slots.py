@@ -52,11 +52,10 @@ class Slots:
         if _ROOM * (self._count + len(keys)) > len(self._numbers):
             self._grow(self._count + len(keys), held)
         slot, before = self._walk(keys, held)
-        known = before >= 0
-        self._numbers[slot[known]] = numbers[known]
-        new = ~known
-        self._place(slot[new], numbers[new])
-        self._count += int(new.sum())
+        self._numbers[slot] = numbers  # where several want the same free one, one of them gets it
+        lost = (self._numbers.take(slot) != numbers).nonzero()[0]
+        self._place(slot[lost], numbers[lost])
+        self._count += int((before < 0).sum())
         return before
 
     def drop(self, count: int, held: Keys) -> None:
@@ -70,13 +69,13 @@ class Slots:
         slot = self._home(keys)
         found = self._numbers.take(slot)
         # Who stands before a free slot is compared with the last key held, whatever that is: both are done then.
-        at = np.flatnonzero((found >= 0) & (held.take(found) != keys))
+        at = ((found >= 0) & (held.take(found) != keys)).nonzero()[0]
         keys, step = keys[at], slot[at]
         while len(at):
             step = step + 1 & len(self._numbers) - 1
             there = self._numbers.take(step)
             slot[at], found[at] = step, there
-            on = np.flatnonzero((there >= 0) & (held.take(there) != keys))
+            on = ((there >= 0) & (held.take(there) != keys)).nonzero()[0]
             at, keys, step = at[on], keys[on], step[on]
         return slot, found
 
@@ -84,8 +83,8 @@ class Slots:
         """Put the numbers of new keys into their slots, or the next free ones."""
         while len(slot):
             free = self._numbers.take(slot) < 0
-            self._numbers[slot[free]] = numbers[free]  # where several want the same one, one of them gets it
-            on = np.flatnonzero(self._numbers.take(slot) != numbers)
+            self._numbers[slot[free]] = numbers[free]
+            on = (self._numbers.take(slot) != numbers).nonzero()[0]
             slot, numbers = slot[on] + 1 & len(self._numbers) - 1, numbers[on]
 
     def _grow(self, count: int, held: Keys) -> None:
