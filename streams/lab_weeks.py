@@ -266,15 +266,14 @@ class LabWeeks:
     def pieces(self, pairs: int) -> Iterator[BlockPiece]:
         """All counts, a few thousand pairs of 64 weeks at a time; what is zero is left out."""
         for block in sorted({number // _BLOCK_WEEKS for number in self._weeks}):
-            first_week = block * _BLOCK_WEEKS
-            held = [(number - first_week, self._weeks[number].settled()) for number in sorted(self._weeks)
-                    if number // _BLOCK_WEEKS == block]  # fmt: skip
+            numbers = [number for number in sorted(self._weeks) if number // _BLOCK_WEEKS == block]
+            runs = [self._weeks[number].settled() for number in numbers]
+            within = np.array(numbers) % _BLOCK_WEEKS
             for first in range(0, pairs, _PIECE_PAIRS):
-                counts = _flat(held, first)
-                places = np.flatnonzero(counts)
+                places, counts = _counted(runs, within, first)
                 if len(places):
                     gaps = np.diff(places, prepend=0).astype(np.uint32)
-                    packed = (zlib.compress(part.tobytes(), 1) for part in (gaps, counts[places]))
+                    packed = (zlib.compress(part.tobytes(), 1) for part in (gaps, counts))
                     yield BlockPiece(block, first, *packed)
 
     def take_up(self, piece: BlockPiece) -> None:
@@ -367,11 +366,16 @@ def _summed(pairs: Numbers, failed: Ints, tested: Ints) -> Run:
     return pairs[starts], np.add.reduceat(failed[order], starts), np.add.reduceat(tested[order], starts)
 
 
-def _flat(held: list[tuple[int, Run]], first: int) -> Ints:
-    """Counts of a few thousand pairs: by pair, then week, failed before tested."""
-    counts = np.zeros((_PIECE_PAIRS, _BLOCK_WEEKS, 2), np.int64)
-    for week, (pairs, failed, tested) in held:
-        some = slice(*pairs.searchsorted([first, first + _PIECE_PAIRS]).tolist())
-        counts[pairs[some] - first, week, 0] = failed[some]
-        counts[pairs[some] - first, week, 1] = tested[some]
-    return counts.reshape(-1)
+def _counted(runs: list[Run], weeks: Ints, first: int) -> tuple[Places, Ints]:
+    """Counts of a few thousand pairs that are not zero, and where they stand among all of the block's weeks: by pair,
+    then week, failed before tested. ``weeks`` are the runs', within the block."""
+    counts = np.zeros((_PIECE_PAIRS, len(runs), 2), np.int64)
+    for at, (pairs, failed, tested) in enumerate(runs):
+        some = slice(*pairs.searchsorted(np.array([first, first + _PIECE_PAIRS], np.int32)).tolist())
+        counts[pairs[some] - first, at, 0] = failed[some]
+        counts[pairs[some] - first, at, 1] = tested[some]
+    flat = counts.reshape(-1)
+    found = np.flatnonzero(flat)
+    pair_and_week, field = found >> 1, found & 1
+    pair, week = pair_and_week // len(runs), weeks[pair_and_week % len(runs)]
+    return (pair * _BLOCK_WEEKS + week) * 2 + field, flat[found]

@@ -160,7 +160,8 @@ class Ledger:
     @property
     def nbytes(self) -> int:
         indexes = self._first_reports.nbytes + self._corrections.nbytes
-        return sum(column.nbytes for column in self._columns.values()) + indexes
+        # What columns have room for beyond their rows was never written to, and takes no memory.
+        return self._size * sum(column.itemsize for column in self._columns.values()) + indexes
 
     def known(
         self, events: npt.NDArray[np.uint64], revisions: npt.NDArray[np.int32], shards: npt.NDArray[np.uint8]
@@ -225,7 +226,7 @@ class Ledger:
         capacity = len(self._columns["event"])
         if size <= capacity:
             return
-        grown = max(size, capacity + capacity // 2)
+        grown = max(size, 2 * capacity)
         for name, column in self._columns.items():
             wider = np.empty(grown, column.dtype)
             wider[: self._size] = column[: self._size]

@@ -52,9 +52,7 @@ class Slots:
         if _ROOM * (self._count + len(keys)) > len(self._numbers):
             self._grow(self._count + len(keys), held)
         slot, before = self._walk(keys, held)
-        self._numbers[slot] = numbers  # where several want the same free one, one of them gets it
-        lost = (self._numbers.take(slot) != numbers).nonzero()[0]
-        self._place(slot[lost], numbers[lost])
+        self._place(slot, numbers)
         self._count += int((before < 0).sum())
         return before
 
@@ -80,12 +78,15 @@ class Slots:
         return slot, found
 
     def _place(self, slot: Places, numbers: Numbers) -> None:
-        """Put the numbers of new keys into their slots, or the next free ones."""
-        while len(slot):
-            free = self._numbers.take(slot) < 0
+        """Put numbers into slots that are free or theirs. Where several want the same, one of them gets it, and the
+        others the next that are free."""
+        self._numbers[slot] = numbers
+        on = (self._numbers.take(slot) != numbers).nonzero()[0]
+        while len(on):
+            slot, numbers = slot[on] + 1 & len(self._numbers) - 1, numbers[on]
+            free = (self._numbers.take(slot) < 0).nonzero()[0]
             self._numbers[slot[free]] = numbers[free]
             on = (self._numbers.take(slot) != numbers).nonzero()[0]
-            slot, numbers = slot[on] + 1 & len(self._numbers) - 1, numbers[on]
 
     def _grow(self, count: int, held: Keys) -> None:
         """Have room for so many keys."""
@@ -103,4 +104,4 @@ class Slots:
     def _home(self, keys: Keys) -> Places:
         """The slot that a key's hash says."""
         mixed: Keys = (keys ^ keys >> np.uint64(32)) * _SPREAD
-        return (mixed >> np.uint64(64 - self._bits)).astype(np.intp)
+        return (mixed >> np.uint64(64 - self._bits)).view(np.int64)
