@@ -48,7 +48,8 @@ class LeafIndex:
         self._regions: dict[str, int] = {}
         self._slots = Slots()
         self._keys = np.empty(64, np.uint64)
-        """Of each leaf; those from the table's length on are yet to be put into it."""
+        self._listed = 0
+        """So many leaves have their keys in the table; those that are new wait until something is looked for."""
         self._branches: dict[str, int] = {}
         self._size = 0
         self._branch_of = np.empty(64, np.int32)
@@ -78,9 +79,10 @@ class LeafIndex:
 
     def find(self, rows: EventColumns, at: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
         """Leaf numbers of the events ``at``, shape ``[len(at)]``; -1 where there is none yet."""
-        if len(self._slots) < self._size:
-            new = np.arange(len(self._slots), self._size, dtype=np.int32)
+        if self._listed < self._size:
+            new = np.arange(self._listed, self._size, dtype=np.int32)
             self._slots.put(self._keys[new], new, self._keys)
+            self._listed = self._size
         product = _numbers_of(rows.products, self._products).take(rows["product"].take(at))
         region = _numbers_of(rows.regions, self._regions).take(rows["region"].take(at))
         wanted = _key(rows["indicator"].take(at).astype(np.int64), product, region)
