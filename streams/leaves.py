@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from streams.columns import EventColumns
 from streams.radix import order_of, starts_of
+from streams.slots import Slots
 
 __all__ = ["Leaf", "LeafIndex"]
 
@@ -45,9 +46,10 @@ class LeafIndex:
     def __init__(self) -> None:
         self._products: dict[str, int] = {}
         self._regions: dict[str, int] = {}
-        self._keys: Ints = np.empty(0, np.int64)
-        self._numbers = np.empty(0, np.int32)
-        self._new: list[tuple[int, int]] = []
+        self._slots = Slots()
+        self._keys = np.empty(64, np.uint64)
+        self._listed = 0
+        """So many leaves have their keys in the table; those that are new wait until something is looked for."""
         self._branches: dict[str, int] = {}
         self._size = 0
         self._branch_of = np.empty(64, np.int32)
@@ -60,8 +62,8 @@ class LeafIndex:
         """Add the next leaf."""
         product = self._products.setdefault(leaf.product, len(self._products))
         region = self._regions.setdefault(leaf.region, len(self._regions))
-        self._new.append((_key(leaf.indicator, product, region), self._size))
         if self._size == len(self._branch_of):
+            self._keys = _wider(self._keys, 2 * self._size)
             self._branch_of = _wider(self._branch_of, 2 * self._size)
             self._told = _wider(self._told, 2 * self._size, _NEVER)
             self._start = _wider(self._start, 2 * self._size + 1)
@@ -70,30 +72,22 @@ class LeafIndex:
         if stop > len(self._cells):
             self._cells = _wider(self._cells, 2 * stop)
         self._cells[start:stop] = leaf.rows
+        self._keys[self._size] = _key(leaf.indicator, product, region)
         self._branch_of[self._size] = self._branches.setdefault(leaf.paths[0][0], len(self._branches))
         self._size += 1
         self._start[self._size] = stop
 
     def find(self, rows: EventColumns, at: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
         """Leaf numbers of the events ``at``, shape ``[len(at)]``; -1 where there is none yet."""
-        self._settle()
-        if not len(self._keys):
-            return np.full(len(at), -1, np.int32)
-        product = np.array([self._products.get(code, -1) for code in rows.products], np.int64)[rows["product"][at]]
-        region = np.array([self._regions.get(code, -1) for code in rows.regions], np.int64)[rows["region"][at]]
-        unknown = (product | region) < 0
-        wanted = _key(rows["indicator"][at].astype(np.int64), product, region)
-        wanted[unknown] = 0
-        # What is more or less sorted is found twice as fast.
-        order = order_of(np.where(unknown, 0, product * len(self._regions) + region))
-        ordered = wanted.take(order)
-        place = self._keys.searchsorted(ordered)
-        found = np.where(
-            self._keys.take(place, mode="clip") == ordered, self._numbers.take(place, mode="clip"), np.int32(-1)
-        )
-        numbers = np.empty(len(at), np.int32)
-        numbers[order] = found
-        numbers[unknown] = -1
+        if self._listed < self._size:
+            new = np.arange(self._listed, self._size, dtype=np.int32)
+            self._slots.put(self._keys[new], new, self._keys)
+            self._listed = self._size
+        product = _numbers_of(rows.products, self._products).take(rows["product"].take(at))
+        region = _numbers_of(rows.regions, self._regions).take(rows["region"].take(at))
+        wanted = _key(rows["indicator"].take(at).astype(np.int64), product, region)
+        numbers = self._slots.find(wanted.view(np.uint64), self._keys)
+        numbers[(product | region) < 0] = -1
         return numbers
 
     def reach(self, leaves: Ints) -> tuple[npt.NDArray[np.intp], Ints]:
@@ -118,21 +112,15 @@ class LeafIndex:
         least = np.minimum.reduceat(days[order], starts)
         return [(names[at], day) for at, day in zip(branch[order[starts]].tolist(), least.tolist(), strict=True)]
 
-    def _settle(self) -> None:
-        """Sort in what is new."""
-        if not self._new:
-            return
-        keys, numbers = np.array(self._new, np.int64).T
-        self._new = []
-        keys = np.concatenate([self._keys, keys])
-        order = np.argsort(keys, kind="stable")
-        self._keys = keys[order]
-        self._numbers = np.concatenate([self._numbers, numbers.astype(np.int32)])[order]
-
 
 def _key(indicator: Any, product: Any, region: Any) -> Any:
     """One integer for the three; of single ones or of arrays."""
     return ((product << _REGION_BITS) | region) << _INDICATOR_BITS | indicator
+
+
+def _numbers_of(codes: list[str], numbers: dict[str, int]) -> Ints:
+    """Numbers of codes, -1 where there is none."""
+    return np.array([numbers.get(code, -1) for code in codes], np.int64)
 
 
 def _wider(held: npt.NDArray[Any], size: int, rest: int = 0) -> npt.NDArray[Any]:

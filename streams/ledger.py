@@ -8,9 +8,10 @@ The rule, which makes the outcome the same for any number of keyed partitions:
   without content, and remembers its revision. What is no higher than that, first reports too, is dropped.
 - Within a tick the highest revision wins; among equals the first to arrive, then the lowest (origin, offset).
 
-Rows are appended in tick order. They are found by binary search in a few sorted runs of geometric sizes, so that a
+Rows are appended in tick order. They are found by the hashes that their ids are (:mod:`streams.slots`), so that a
 lookup of many ids is a handful of vector operations and an event costs tens of bytes, not a Python object. First
-reports and corrections have an index each: corrections are few, and looking for them in vain costs little.
+reports and corrections have an index each: of an id that has been corrected ever so often only the last one is asked
+for, and its first reports are as many as there are shards at the most.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from streams.radix import order_by_hash
+from streams.radix import order_by_hash, starts_of
+from streams.slots import Slots
 
 __all__ = ["LEDGER_TYPES", "Ledger", "winners"]
 
@@ -44,7 +46,8 @@ LEDGER_TYPES: Final[dict[str, Any]] = {
 }
 
 Columns = dict[str, npt.NDArray[Any]]
-
+Ids = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int32]
 
 _CORRECTION: Final = 255
 """The group of an id's corrections; its first reports are grouped by shard."""
@@ -73,114 +76,69 @@ def winners(
     return best
 
 
-class _Marks:
-    """A bit for the upper bits of every id that is held: most ids that are new are told by it at once.
+class _Index:
+    """The last row of every id, and of rows with an id that was there already the one before.
 
-    A byte for an id at the least and two at the most, so that one in sixteen to one in eight is asked for in vain.
+    The ids of the rows are held by the ledger: ``held``.
     """
 
     def __init__(self) -> None:
-        self._bits = 13
-        self._bytes = np.zeros(2 ** (self._bits - 3), np.uint8)
+        self._slots = Slots()
+        self._before = np.empty(0, np.int32)
+        """Of the rows up to the last one that has one before it, -1 for none: mostly there is not any."""
 
     @property
     def nbytes(self) -> int:
-        return self._bytes.nbytes
+        return self._slots.nbytes + self._before.nbytes
 
-    @property
-    def room(self) -> int:
-        """So many ids may be held."""
-        return len(self._bytes)
-
-    def add(self, ids: npt.NDArray[np.uint64]) -> None:
-        place, bit = self._places(ids)
-        np.bitwise_or.at(self._bytes, place, bit)
-
-    def maybe(self, ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-        """Which of some ids may be held; the others are not."""
-        place, bit = self._places(ids)
-        return np.flatnonzero(self._bytes.take(place) & bit)
-
-    def renewed(self, runs: list[npt.NDArray[np.uint64]]) -> None:
-        """Hold the ids of these runs and no others, with room for as many again if they are many."""
-        count = sum(map(len, runs))
-        while 2 ** (self._bits - 3) < count:
-            self._bits += 1
-        self._bytes = np.zeros(2 ** (self._bits - 3), np.uint8)
-        for ids in runs:
-            self.add(ids)
-
-    def _places(self, ids: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
-        slot = (ids >> np.uint64(64 - self._bits)).astype(np.intp)
-        return slot >> 3, np.left_shift(1, slot & 7).astype(np.uint8)
-
-
-class _Index:
-    """Row numbers by event id, in a few sorted runs of geometric sizes (a log-structured merge index)."""
-
-    def __init__(self) -> None:
-        self._runs: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]] = []
-        self._marks = _Marks()
-
-    @property
-    def nbytes(self) -> int:
-        return sum(ids.nbytes + places.nbytes for ids, places in self._runs) + self._marks.nbytes
-
-    def add(self, events: npt.NDArray[np.uint64], places: npt.NDArray[np.int64]) -> None:
-        """Add rows; they must lie behind all that were added before."""
-        if not len(events):
+    def add(self, rows: Rows, held: Ids) -> None:
+        """Add rows in their order; they must lie behind all that were added before."""
+        if not len(rows):
             return
-        order = np.argsort(events, kind="stable")
-        self._runs.append((events[order], places[order]))
-        if sum(len(ids) for ids, _ in self._runs) > self._marks.room:
-            self._marks.renewed([ids for ids, _ in self._runs])
-        else:
-            self._marks.add(self._runs[-1][0])
-        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
-            self._merge_last()
-
-    def drop(self, count: int) -> None:
-        """Forget the first ``count`` rows; the others move up by as many."""
-        kept = ((ids, places, places >= count) for ids, places in self._runs)
-        self._runs = [(ids[stays], places[stays] - count) for ids, places, stays in kept if stays.any()]
-        self._marks.renewed([ids for ids, _ in self._runs])
-
-    def last(self, events: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """The last row of each id, -1 where there is none."""
-        rows = np.full(len(events), -1, np.int64)
-        asked, some = self._asked(events)
-        for ids, places in self._runs if len(asked) else ():
-            at = np.maximum(np.searchsorted(ids, some, side="right") - 1, 0)
-            hit = ids[at] == some
-            rows[asked[hit]] = places[at[hit]]
-        return rows
-
-    def every(self, events: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-        """All rows of all ids, as pairs: which of the ids asked for, and its row."""
-        which, rows = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
-        asked, some = self._asked(events)
-        for ids, places in self._runs if len(asked) else ():
-            start = np.minimum(np.searchsorted(ids, some), len(ids) - 1)
-            hit = np.flatnonzero(ids[start] == some)
-            if not len(hit):
-                continue
-            start = start[hit]
-            count = np.searchsorted(ids, some[hit], side="right") - start
-            before = np.cumsum(count) - count
-            which.append(np.repeat(asked[hit], count))
-            rows.append(places[np.repeat(start - before, count) + np.arange(count.sum())])
-        return np.concatenate(which), np.concatenate(rows)
-
-    def _asked(self, events: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
-        """Which of some ids are worth looking for, and these."""
-        at = self._marks.maybe(events) if self._runs else np.empty(0, np.intp)
-        return at, events[at]
-
-    def _merge_last(self) -> None:
-        (ids_a, at_a), (ids_b, at_b) = self._runs[-2:]
-        ids, places = np.concatenate([ids_a, ids_b]), np.concatenate([at_a, at_b])
+        ids = held.take(rows)
+        if (ids[1:] > ids[:-1]).all():  # the rule: a tick's rows come in the order of their ids
+            self._note_before(rows, self._slots.put(ids, rows, held))
+            return
         order = np.argsort(ids, kind="stable")
-        self._runs[-2:] = [(ids[order], places[order])]
+        ids, rows = ids[order], rows[order]
+        first = starts_of(ids)
+        last = np.append(first[1:], len(ids)) - 1
+        before = np.append(np.int32(-1), rows[:-1])
+        before[first] = self._slots.put(ids[first], rows[last], held)
+        self._note_before(rows, before)
+
+    def drop(self, count: int, held: Ids) -> None:
+        """Forget the first ``count`` rows; the others move up by as many, and ``held`` has moved already."""
+        self._slots.drop(count, held)
+        self._before = np.maximum(self._before[count:] - np.int32(count), np.int32(-1))
+
+    def last(self, ids: Ids, held: Ids) -> Rows:
+        """The last row of each id, -1 where there is none."""
+        return self._slots.find(ids, held)
+
+    def every(self, ids: Ids, held: Ids) -> tuple[npt.NDArray[np.intp], Rows]:
+        """All rows of all ids, as pairs: which of the ids asked for, and its row."""
+        rows = self.last(ids, held)
+        which = np.flatnonzero(rows >= 0)
+        rows = rows[which]
+        found = [(which, rows)]
+        while len(which) and len(self._before):
+            rows = np.where(rows < len(self._before), self._before.take(rows, mode="clip"), np.int32(-1))
+            some = np.flatnonzero(rows >= 0)
+            which, rows = which[some], rows[some]
+            found.append((which, rows))
+        return np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
+
+    def _note_before(self, rows: Rows, before: Rows) -> None:
+        some = before >= 0
+        if not some.any():
+            return
+        rows, before = rows[some], before[some]
+        size = int(rows.max()) + 1
+        if size > len(self._before):
+            more = np.full(size + size // 8 - len(self._before), -1, np.int32)
+            self._before = np.concatenate([self._before, more])
+        self._before[rows] = before
 
 
 class Ledger:
@@ -202,17 +160,18 @@ class Ledger:
     @property
     def nbytes(self) -> int:
         indexes = self._first_reports.nbytes + self._corrections.nbytes
-        return sum(column.nbytes for column in self._columns.values()) + indexes
+        # What columns have room for beyond their rows was never written to, and takes no memory.
+        return self._size * sum(column.itemsize for column in self._columns.values()) + indexes
 
     def known(
         self, events: npt.NDArray[np.uint64], revisions: npt.NDArray[np.int32], shards: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.bool_]:
         """Which of these reports add nothing to what is held: held already, or superseded by a correction."""
-        known = np.zeros(len(events), bool)
-        which, rows = self._first_reports.every(events)
+        known, held = np.zeros(len(events), bool), self["event"]
+        which, rows = self._first_reports.every(events, held)
         known[which[self["shard"][rows] == shards[which]]] = True
         known &= revisions == 0
-        last = self._corrections.last(events)
+        last = self._corrections.last(events, held)
         corrected = last >= 0
         known[corrected] = revisions[corrected] <= self["revision"][last[corrected]]
         return known
@@ -221,8 +180,9 @@ class Ledger:
         """The rows, live and dead, that new corrections of these ids replace."""
         if not len(events):
             return np.empty(0, np.int64)
-        last = self._corrections.last(events)
-        return np.concatenate([self._first_reports.every(events)[1], last[last >= 0]])
+        held = self["event"]
+        last = self._corrections.last(events, held)
+        return np.concatenate([self._first_reports.every(events, held)[1], last[last >= 0]])
 
     def append(self, rows: Columns) -> None:
         """Add rows at the end, none of them known. Ticks must not decrease."""
@@ -232,11 +192,11 @@ class Ledger:
         self._reserve(self._size + count)
         for name, column in self._columns.items():
             column[self._size : self._size + count] = rows[name]
+        new = np.arange(self._size, self._size + count, dtype=np.int32)
+        self._size += count
         correction = rows["revision"] > 0
         for index, mine in ((self._first_reports, ~correction), (self._corrections, correction)):
-            at = np.flatnonzero(mine)
-            index.add(rows["event"][at], at + self._size)
-        self._size += count
+            index.add(new[mine], self["event"])
 
     def kill(self, at: npt.NDArray[np.int64]) -> None:
         """Mark rows as replaced: they no longer count."""
@@ -250,7 +210,7 @@ class Ledger:
             for name, column in self._columns.items():
                 self._columns[name] = column[count : count + self._size].copy()
             for index in (self._first_reports, self._corrections):
-                index.drop(count)
+                index.drop(count, self["event"])
         return count
 
     def renumber(self, name: str, table: npt.NDArray[np.int32]) -> None:
@@ -266,7 +226,7 @@ class Ledger:
         capacity = len(self._columns["event"])
         if size <= capacity:
             return
-        grown = max(size, capacity + capacity // 2)
+        grown = max(size, 2 * capacity)
         for name, column in self._columns.items():
             wider = np.empty(grown, column.dtype)
             wider[: self._size] = column[: self._size]

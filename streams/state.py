@@ -26,6 +26,8 @@ from streams.tally import Activity
 
 __all__ = ["OVERFLOW", "AssessState", "Folded"]
 
+_SPARSE = 16
+"""With up to so many places for an event, all of them are gone through rather than the events sorted."""
 _MANY_CODES = 100_000
 """So many product codes are remembered with their shards; strangers may think of more."""
 _CHANGE = ("indicator", "leaf", "day", "reporter", "n", "x")
@@ -181,8 +183,9 @@ class AssessState:
         return {**taken, "n": -self.ledger["n"][at], "x": -self.ledger["x"][at]}
 
     def _fold_labs(self, changes: dict[str, npt.NDArray[Any]]) -> None:
-        mine = np.flatnonzero(changes["indicator"] == INDICATORS.index("pass"))
-        if len(mine):
+        tests = changes["indicator"] == INDICATORS.index("pass")
+        if tests.any():
+            mine: Any = slice(None) if tests.all() else tests
             values = np.stack([changes["x"][mine], changes["n"][mine]], axis=1)
             leaves, labs, days = (changes[name][mine] for name in ("leaf", "reporter", "day"))
             self.labs.fold(lambda leaf: self.leaves[leaf].group, leaves, labs, days, values)
@@ -210,13 +213,14 @@ class AssessState:
 
     def _fold_cells(self, changes: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.intp]]:
         dirty: dict[str, npt.NDArray[np.intp]] = {}
-        for number in np.flatnonzero(np.bincount(changes["indicator"])).tolist():
+        numbers = np.flatnonzero(np.bincount(changes["indicator"])).tolist()
+        for number in numbers:
             name = INDICATORS[number]
             store = self.stores[name]
-            mine = changes["indicator"] == number
+            mine: Any = slice(None) if len(numbers) == 1 else changes["indicator"] == number
             fields = ("x",) if _FIELDS[name] == 1 else ("x", "n")
             leaves, days, sums = _daily(
-                changes["leaf"][mine], changes["day"][mine], np.stack([changes[f][mine] for f in fields], axis=1)
+                changes["leaf"][mine], changes["day"][mine], [changes[field][mine] for field in fields]
             )
             first = starts_of(leaves)  # days ascend within a leaf
             for branch, day in self._index.first_days(leaves[first], days[first]):
@@ -324,19 +328,29 @@ class AssessState:
 
 
 def _daily(
-    leaves: npt.NDArray[np.int32], days: npt.NDArray[np.int32], values: npt.NDArray[np.int64]
+    leaves: npt.NDArray[np.int32], days: npt.NDArray[np.int32], fields: list[npt.NDArray[np.int64]]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Sums of ``values`` [rows, fields] by leaf and day, in their order: for what lies above a leaf is then added up
+    """Sums of each field by leaf and day, [sums, fields], in their order: for what lies above a leaf is then added up
     once for all of its events of a day."""
     first = int(days.min())
     span = int(days.max()) - first + 1
     keys = leaves.astype(np.int64) * span + (days - first)
-    order = order_of(keys)
-    keys, values = keys[order], values[order]
-    starts = starts_of(keys)
-    if len(starts) < len(keys):
-        keys, values = keys[starts], np.add.reduceat(values, starts)
-    return keys // span, (keys % span + first).astype(np.int32), values
+    size = (int(leaves.max()) + 1) * span
+    if size <= _SPARSE * len(keys):
+        there = np.zeros(size, np.bool_)
+        there[keys] = True
+        distinct = np.flatnonzero(there)
+        sums = np.zeros((len(fields), size), np.int64)
+        for whole, field in zip(sums, fields, strict=True):
+            np.add.at(whole, keys, field)
+        values = sums[:, distinct].T
+    else:  # few events in many leaves, or days far apart
+        order = order_of(keys)
+        ordered = keys[order]
+        starts = starts_of(ordered)
+        distinct = ordered[starts]
+        values = np.stack([np.add.reduceat(field[order], starts) for field in fields], axis=1)
+    return distinct // span, (distinct % span + first).astype(np.int32), values
 
 
 def _codes_of(path: tuple[str, ...], where: tuple[str, ...]) -> set[tuple[str, str]]:

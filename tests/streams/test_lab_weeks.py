@@ -169,10 +169,34 @@ def test_pairs_of_a_stored_sheet_keep_their_numbers(batches: list[list[Event]]) 
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_growing_takes_memory_for_what_is_counted_only(order: int) -> None:
+def test_growing_takes_memory_for_what_is_counted_only_but_in_the_weeks_that_are_open(order: int) -> None:
     weeks = LabWeeks()
     pairs = np.arange(20_000, dtype=np.int32)
     weeks.fold(pairs, np.full(20_000, 5), np.ones((20_000, 2), np.int64))
     for week in range(6, 60)[::order]:
         weeks.fold(pairs[-1:], np.array([week]), np.ones((1, 2), np.int64))
-    assert weeks.nbytes < 21 * 20_000
+    room = 2 * 8 * len(pairs) * 9 // 8  # failed and tested of every pair, and some to spare
+    assert weeks.nbytes < 21 * 20_000 + module._OPEN_WEEKS * room
+
+
+@given(BATCHES, st.integers(1, 3))
+def test_whether_a_week_is_open_cannot_show(batches: list[list[Event]], count: int) -> None:
+    pairs, weeks, _ = folded(batches)
+    with patch.object(module, "_OPEN_WEEKS", count):
+        _, others, _ = folded(batches)
+    every = np.arange(len(pairs), dtype=np.int32)
+    for first, last in ((-100, 200), (0, 0), (1, 1)):
+        for mine, theirs in zip(
+            weeks.totals(first, last, len(pairs)), others.totals(first, last, len(pairs)), strict=True
+        ):
+            assert mine.tolist() == theirs.tolist()
+        assert weeks.tested(every, first, last).tolist() == others.tested(every, first, last).tolist()
+    assert list(weeks.pieces(len(pairs))) == list(others.pieces(len(pairs)))
+
+
+def test_a_week_of_which_all_was_taken_back_closes_without_a_trace() -> None:
+    weeks, pair = LabWeeks(), np.zeros(1, np.int32)
+    for week, tested in ((1, 5), (1, -5), (2, 3), (3, 4), (1, 0)):
+        weeks.fold(pair, np.array([week]), np.array([[0, tested]]))
+    assert [weeks.tested(pair, week, week).tolist() for week in range(4)] == [[0], [0], [3], [4]]
+    assert weeks.totals(0, 4, 1)[1].tolist() == [7]

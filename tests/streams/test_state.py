@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from builders import DAY, START, body, numbered, settings_with
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams import state as module
 from streams.columns import COLUMN_TYPES, NOTE, EventColumns
 from streams.config import Config
 from streams.decode import EventDecoder
@@ -56,13 +58,21 @@ def cells(product: str, region: str, count: int = 1) -> dict[tuple[str, str], in
     return {(product[:length], where): count for length in (1, 3, 5) for where in {"120000", region}}
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 30_000), st.integers(-4, 4)), min_size=1, max_size=40))
-def test_the_sums_of_a_leafs_days_are_those_of_a_dict(rows: list[tuple[int, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.integers(-9, 30_000) | st.integers(0, 2), st.integers(-4, 4)),
+        min_size=1,
+        max_size=40,
+    ),
+    st.sampled_from([0, 16, 1_000_000]),
+)
+def test_the_sums_of_a_leafs_days_are_those_of_a_dict(rows: list[tuple[int, int, int]], sparse: int) -> None:
     plain = dict[tuple[int, int], int]()
     for leaf, day, x in rows:
         plain[leaf, day] = plain.get((leaf, day), 0) + x
     leaf_of, day_of, x_of = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    leaves, days, sums = _daily(leaf_of.astype(np.int32), day_of.astype(np.int32), np.stack([x_of, -x_of], axis=1))
+    with patch.object(module, "_SPARSE", sparse):
+        leaves, days, sums = _daily(leaf_of.astype(np.int32), day_of.astype(np.int32), [x_of, -x_of])
     assert list(zip(leaves.tolist(), days.tolist(), strict=True)) == sorted(plain)
     assert sums.tolist() == [[plain[key], -plain[key]] for key in sorted(plain)]
 

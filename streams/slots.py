@@ -1,0 +1,107 @@
+"""Numbers of keys by hash, for many keys at once: a table of slots with open addressing.
+
+A key's number lies in the slot that its hash says, or, where others were there before, in the next free one after it.
+So a lookup is a few gathers over all keys, and nothing is sorted: some 30 ns a key, however many are held.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Slots"]
+
+Keys = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.int32]
+Places = npt.NDArray[np.intp]
+_FEWEST_BITS: Final = 10
+_ROOM: Final = 3
+"""Slots for a key at the least: with fewer, more keys stand in each other's way."""
+_SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 divided by the golden ratio: times this, neighbours lie far apart in the upper bits."""
+
+
+class Slots:
+    """The numbers of distinct keys, with three to six slots for each.
+
+    The keys themselves are held by whoever asks: in ``held``, the key of number ``i`` is ``held[i]``.
+    """
+
+    def __init__(self) -> None:
+        self._bits = _FEWEST_BITS
+        self._numbers = np.full(1 << _FEWEST_BITS, -1, np.int32)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        return self._numbers.nbytes
+
+    def find(self, keys: Keys, held: Keys) -> Numbers:
+        """The number of each key, ``[n]``, -1 where it has none."""
+        if not self._count:
+            return np.full(len(keys), -1, np.int32)
+        return self._walk(keys, held)[1]
+
+    def put(self, keys: Keys, numbers: Numbers, held: Keys) -> Numbers:
+        """Give distinct keys new numbers; ``held`` holds these keys too. Returns what they had before, -1 for none."""
+        if _ROOM * (self._count + len(keys)) > len(self._numbers):
+            self._grow(self._count + len(keys), held)
+        slot, before = self._walk(keys, held)
+        self._place(slot, numbers)
+        self._count += int((before < 0).sum())
+        return before
+
+    def drop(self, count: int, held: Keys) -> None:
+        """Forget the numbers below ``count``; the others go down by as many, and ``held`` holds their keys."""
+        kept = self._numbers[self._numbers >= count] - np.int32(count)
+        self._bits = _FEWEST_BITS
+        self._renew(kept, held)
+
+    def _walk(self, keys: Keys, held: Keys) -> tuple[Places, Numbers]:
+        """Of each key the slot that it has, or the free one where it is looked for last, and the number there."""
+        slot = self._home(keys)
+        found = self._numbers.take(slot)
+        # Who stands before a free slot is compared with the last key held, whatever that is: both are done then.
+        at = ((found >= 0) & (held.take(found) != keys)).nonzero()[0]
+        keys, step = keys[at], slot[at]
+        while len(at):
+            step = step + 1 & len(self._numbers) - 1
+            there = self._numbers.take(step)
+            slot[at], found[at] = step, there
+            on = ((there >= 0) & (held.take(there) != keys)).nonzero()[0]
+            at, keys, step = at[on], keys[on], step[on]
+        return slot, found
+
+    def _place(self, slot: Places, numbers: Numbers) -> None:
+        """Put numbers into slots that are free or theirs. Where several want the same, one of them gets it, and the
+        others the next that are free."""
+        self._numbers[slot] = numbers
+        on = (self._numbers.take(slot) != numbers).nonzero()[0]
+        while len(on):
+            slot, numbers = slot[on] + 1 & len(self._numbers) - 1, numbers[on]
+            free = (self._numbers.take(slot) < 0).nonzero()[0]
+            self._numbers[slot[free]] = numbers[free]
+            on = (self._numbers.take(slot) != numbers).nonzero()[0]
+
+    def _grow(self, count: int, held: Keys) -> None:
+        """Have room for so many keys."""
+        while _ROOM * count > 1 << self._bits:
+            self._bits += 1
+        self._renew(self._numbers[self._numbers >= 0], held)
+
+    def _renew(self, numbers: Numbers, held: Keys) -> None:
+        while _ROOM * len(numbers) > 1 << self._bits:
+            self._bits += 1
+        self._numbers = np.full(1 << self._bits, -1, np.int32)
+        self._count = len(numbers)
+        self._place(self._home(held.take(numbers)), numbers)
+
+    def _home(self, keys: Keys) -> Places:
+        """The slot that a key's hash says."""
+        mixed: Keys = (keys ^ keys >> np.uint64(32)) * _SPREAD
+        return (mixed >> np.uint64(64 - self._bits)).view(np.int64)

@@ -1,0 +1,57 @@
+"""Numbers of keys by hash against a dictionary."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams import slots as module
+from streams.slots import Slots
+
+KEYS = st.integers(0, 30) | st.integers(2**64 - 5, 2**64 - 1) | st.integers(0, 2**64 - 1)
+BATCHES = st.lists(st.lists(KEYS, unique=True, max_size=12), max_size=8)
+SPREADS = st.sampled_from([module._SPREAD, np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)])
+"""Good and bad: with some of them all keys have the same slot, the first or the last."""
+
+
+def put(slots: Slots, held: list[int], keys: list[int]) -> list[int]:
+    """Give keys the next numbers."""
+    numbers = np.arange(len(held), len(held) + len(keys), dtype=np.int32)
+    held += keys
+    return slots.put(np.array(keys, np.uint64), numbers, np.array(held, np.uint64)).tolist()
+
+
+@given(BATCHES, st.lists(KEYS, max_size=20), st.integers(0, 60), SPREADS, st.integers(1, 10))
+def test_keys_have_the_last_numbers_that_they_were_given(
+    batches: list[list[int]], others: list[int], count: int, spread: np.uint64, bits: int
+) -> None:
+    with patch.multiple(module, _SPREAD=spread, _FEWEST_BITS=bits):
+        slots, held, plain = Slots(), list[int](), dict[int, int]()
+        for keys in batches:
+            before = [plain.get(key, -1) for key in keys]
+            plain |= {key: len(held) + at for at, key in enumerate(keys)}
+            assert put(slots, held, keys) == before
+        asked = [*held, *others]
+        found = slots.find(np.array(asked, np.uint64), np.array(held, np.uint64))
+        assert found.tolist() == [plain.get(key, -1) for key in asked]
+        assert len(slots) == len(plain)
+        slots.drop(count, np.array(held[count:], np.uint64))
+        found = slots.find(np.array(asked, np.uint64), np.array(held[count:], np.uint64))
+        assert found.tolist() == [max(plain.get(key, -1) - count, -1) for key in asked]
+        assert len(slots) == sum(number >= count for number in plain.values())
+
+
+@pytest.mark.parametrize("spread", [1, 2**32, 2**40 + 1, 0x9E3779B97F4A7C15])
+def test_a_key_takes_some_twenty_bytes_and_few_steps_however_the_keys_are_spread(spread: int) -> None:
+    slots, held = Slots(), (np.arange(300_000, dtype=np.uint64) * np.uint64(spread)).astype(np.uint64)
+    for numbers in np.array_split(np.arange(200_000, dtype=np.int32), 70):
+        assert (slots.put(held[numbers], numbers, held) == -1).all()
+    assert slots.find(held, held).tolist() == [*range(200_000), *[-1] * 100_000]
+    assert slots.nbytes <= 24 * 200_000
+    steps = slots._walk(held, held)[0] - slots._home(held) & 2**slots._bits - 1
+    assert steps.mean() < 1
+    assert steps.max() < 40
