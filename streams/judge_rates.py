@@ -35,6 +35,7 @@ _TO_MONDAY = 3
 _EPOCH_WEEKS = 13
 _SURE = 1e9
 _OVERSHOOT = 4.0
+_EXACT_TAILS = 1e-10
 LEAST_HISTORY = 200
 P0_CONFIDENCE = 0.99
 Ints = npt.NDArray[np.int64]
@@ -162,8 +163,11 @@ def _weighed(
     many times more failures."""
     # More failures of as many items, said with whole numbers: as many failures of fewer items.
     items = np.maximum(np.rint(some.ref_n / factors), some.ref_x)
+    # Of what is far from evidence the exact chance is nobody's concern. Twice alpha, and no less than what the tail is
+    # good for, leaves room for its rounding: that must not decide otherwise.
+    plenty = max(2.0 * rules.alpha, _EXACT_TAILS)
     reference, p_value, defined = chance_by_reference(
-        some.n, some.x, items, some.ref_x, rho[some.at], ref_windows=some.ref_windows
+        some.n, some.x, items, some.ref_x, rho[some.at], ref_windows=some.ref_windows, plenty=plenty
     )
     hit = _hits(some.n, some.x, reference, p_value, defined, rules)
     aimed = np.array([one.against == "target" for one in questions])[some.question[hit]]
