@@ -142,7 +142,8 @@ def _judge_windows(
     reference, p_value, hit = _weighed(cells, questions, suspects, rho, factors, rules)
     if labs is not None:
         # Few cells come so far; only for them it is worth asking who tested what.
-        factors[hit] = _factors(cells, questions, suspects.take(hit), labs)
+        asked = [(questions[number].window, questions[number].against) for number in suspects.question[hit].tolist()]
+        factors[hit] = labs(cells.rows[suspects.at[hit]], asked)
         severe = np.flatnonzero(factors > 1.0)
         reference[severe], p_value[severe], still = _weighed(
             cells, questions, suspects.take(severe), rho, factors[severe], rules
@@ -175,15 +176,6 @@ def _weighed(
     stays = np.ones(len(hit), np.bool_)
     stays[aimed] = jeffreys_interval(n, n - x, rules.confidence)[1] < target
     return reference, p_value, hit[stays]
-
-
-def _factors(cells: RateCells, questions: Sequence[_Question], some: _Suspects, labs: LabFactor) -> Floats:
-    """By how much the labs of each suspect explain its failures."""
-    out = np.ones(len(some.at))
-    for number in np.unique(some.question).tolist():
-        at, question = np.flatnonzero(some.question == number), questions[number]
-        out[at] = labs(cells.rows[some.at[at]], question.window, question.against)
-    return out
 
 
 def _references(
@@ -328,7 +320,7 @@ def _judge_cusum(
             threshold = threshold_for_arl(float(p0[at]), rules.cusum_odds_ratio, usual, float(rho[at]), arl0)
         if chart.statistic[at] <= threshold:
             continue
-        factor = 1.0 if labs is None else float(labs(np.array([row]), longest, "own-history")[0])
+        factor = 1.0 if labs is None else float(labs(np.array([row]), [(longest, "own-history")])[0])
         if not _stands_net_of_labs(factor, weeks_n[at], weeks_x[at], p0[at], rho[at], rules):
             continue
         expected = total_n * float(p0[at])
