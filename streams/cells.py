@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from streams.kept import KeptTables
+
 __all__ = ["BlockPiece", "CellStore"]
 
 BLOCK_DAYS = 64
@@ -51,13 +53,15 @@ class CellStore:
         self._wider_rows = np.empty(0, np.intp)
         self._oldest: int | None = None
         """The oldest block that is kept; what belongs to an older one is passed over."""
+        self.kept = KeptTables()
+        """What whoever judges keeps of the counts."""
 
     def __len__(self) -> int:
         return len(self.cells)
 
     @property
     def nbytes(self) -> int:
-        return sum(block.nbytes for block in self._blocks.values())
+        return sum(block.nbytes for block in self._blocks.values()) + self.kept.nbytes
 
     def row(self, cell: Cell) -> int | None:
         """The row of a cell, None where nothing was ever counted."""
@@ -105,6 +109,7 @@ class CellStore:
             flat = block.reshape(-1)
             for field in range(self._fields):
                 np.add.at(flat, place + field, values[mine, field].astype(self._dtype))
+        self.kept.change(rows, days)
 
     def note_day(self, branch: str, day: int) -> None:
         """Remember the first day on which a branch has any count."""
@@ -150,6 +155,7 @@ class CellStore:
         self._oldest = oldest if self._oldest is None else max(oldest, self._oldest)
         for number in [n for n in self._blocks if n < self._oldest]:
             del self._blocks[number]
+            self.kept.forget()
 
     def excerpt(self, cells: Sequence[Cell], first_day: int) -> CellStore:
         """A store of some cells, and the cells of the same products in the regions above, from a day's block on."""
@@ -198,3 +204,4 @@ class CellStore:
         width = BLOCK_DAYS * self._fields
         block = self._block(piece.number, piece.first + int(places[-1]) // width + 1)
         block.reshape(-1)[piece.first * width + places] = values
+        self.kept.forget()

@@ -24,7 +24,7 @@ from schemas.alerts import Against, Evidence
 from streams.cells import CellStore
 from streams.config import PassRateRules
 from streams.finding import Finding, rounded, rounded_all
-from streams.judge_sums import CACHED, PIECE, pieces, weeks_back
+from streams.judge_sums import PIECE, kept_failures_back, pieces, weeks_back
 from streams.lab_mix import PEER_DAYS, LabFactor
 from streams.rate_cells import RateCells, correlation, kin_of, load
 
@@ -86,16 +86,13 @@ def judge_rates(
     A cell's sums tell of nearly all cells that no detector can speak against them; days one by one, and with them the
     correlation, are only looked at for the few others. All this goes piece by piece, so that memory stays bounded.
     """
-    recent = [
-        store.daily(rows[part], day, max(rules.windows_days))[:, :, 0].sum(axis=1) for part in pieces(len(rows), CACHED)
-    ]
-    busy = np.flatnonzero(np.concatenate([np.empty(0, np.int64), *recent]) >= rules.min_failed)
+    busy = np.flatnonzero(kept_failures_back(store, rows, day, max(rules.windows_days)) >= rules.min_failed)
     # A running epoch of the e-values may reach back further than a short history.
     days = max(max(rules.windows_days) + rules.history_days, _EPOCH_WEEKS * _WEEK)
     kin, targets = kin_of(store, rows[busy]), targets[busy]
     found: dict[int, Finding] = {}
     for part in pieces(len(busy), PIECE):
-        cells = load(store, kin[:, part], targets[part], day, days, rules.windows_days, rules)
+        cells = load(store, kin[:, part], targets[part], day, days, rules.windows_days, rules, keep=True)
         _judge_piece(cells, rules, labs, found)
     return [found[row] for row in sorted(found)]
 
