@@ -132,15 +132,27 @@ class CellStore:
         """Counts [rows, days, fields] of the ``days`` days that end with ``last_day``."""
         first = last_day - days + 1
         out = np.zeros((len(rows), days, self._fields), np.int64)
-        for number in range(first // BLOCK_DAYS, last_day // BLOCK_DAYS + 1):
-            block = self._blocks.get(number)
-            if block is None:
-                continue
-            low, high = max(first, number * BLOCK_DAYS), min(last_day, number * BLOCK_DAYS + BLOCK_DAYS - 1)
+        for low, block in self._between(first, last_day):
             held = np.flatnonzero(rows < len(block))
-            piece = block[rows[held], low - number * BLOCK_DAYS : high - number * BLOCK_DAYS + 1]
-            out[held, low - first : high - first + 1] = piece
+            out[held, low - first : low - first + block.shape[1]] = block[rows[held]]
         return out
+
+    def total(self, rows: npt.NDArray[np.intp], last_day: int, days: int) -> Ints:
+        """The first field's sum [rows] over the ``days`` days that end with ``last_day``."""
+        out = np.zeros(len(rows), np.int64)
+        for _, block in self._between(last_day - days + 1, last_day):
+            held = np.flatnonzero(rows < len(block))
+            out[held] += block[rows[held], :, 0].sum(axis=1, dtype=np.int64)
+        return out
+
+    def _between(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.int32] | npt.NDArray[np.int64]]]:
+        """What is held of the days from one through another: first day and counts [rows, days, fields], in order."""
+        for number in range(first // BLOCK_DAYS, last // BLOCK_DAYS + 1):
+            block = self._blocks.get(number)
+            if block is not None:
+                start = number * BLOCK_DAYS
+                low, high = max(first, start), min(last, start + BLOCK_DAYS - 1)
+                yield low, block[:, low - start : high - start + 1]
 
     def weekly(self, rows: npt.NDArray[np.intp], last_day: int, weeks: int) -> Ints:
         """Counts [rows, weeks, fields] of the calendar weeks (Monday first) up to the one that holds ``last_day``."""

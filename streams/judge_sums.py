@@ -124,8 +124,8 @@ def calendar_weeks(store: CellStore, rows: Rows, last_day: int, weeks: int) -> I
 
 def _failures(store: CellStore, rows: Rows, last_day: int, days: int) -> Ints:
     out = np.empty(len(rows), np.int64)
-    for part in pieces(len(rows), CACHED):
-        out[part] = store.daily(rows[part], last_day, days)[:, :, 0].sum(axis=1)
+    for part in pieces(len(rows), PIECE):
+        out[part] = store.total(rows[part], last_day, days)
     return out
 
 
