@@ -138,8 +138,9 @@ def beta_binomial_tail(
         (np.flatnonzero(todo & (tested <= SUM_UP_TO)), _summed),
         (np.flatnonzero(todo & (tested > SUM_UP_TO)), _integrated),
     ):
-        p, m = rate[rows], precision[rows]
-        tail[rows] = np.minimum(rule(failed[rows], tested[rows], p * m, (1.0 - p) * m), 1.0)
+        if rows.size:
+            p, m = rate[rows], precision[rows]
+            tail[rows] = np.minimum(rule(failed[rows], tested[rows], p * m, (1.0 - p) * m), 1.0)
     return tail
 
 

@@ -112,16 +112,16 @@ def _judge_piece(cells: RateCells, rules: PassRateRules, labs: LabFactor | None,
 
 def _suspects(cells: RateCells, rules: PassRateRules) -> tuple[list[_Question], _Suspects]:
     """Window by window and reference by reference the cells that even the narrow binomial finds unlikely."""
-    questions, held = list[_Question](), list[_Suspects]()
+    questions, held = list[_Question](), list[tuple[Floats, ...]]()
     for number, window in enumerate(rules.windows_days):
         n, x = cells.between(0, window)
-        for against, detector, ref_n, ref_x, ref_windows in _references(cells, window, rules):
-            at = _suspect(n, x, ref_n, ref_x, rules)
-            question = np.full(len(at), len(questions))
-            held.append(_Suspects(question, at, n[at], x[at], ref_n[at], ref_x[at], ref_windows[at]))
+        for against, detector, *reference in _references(cells, window, rules):
             questions.append(_Question(number, window, against, detector))
-    columns = (np.concatenate([getattr(one, column.name) for one in held]) for column in fields(_Suspects))
-    return questions, _Suspects(*columns)
+            held.append((n, x, *reference))
+    n, x, ref_n, ref_x, ref_windows = (np.concatenate(column) for column in zip(*held, strict=True))
+    some = _suspect(n, x, ref_n, ref_x, rules)
+    question, at = np.divmod(some, max(len(cells.rows), 1))
+    return questions, _Suspects(question, at, n[some], x[some], ref_n[some], ref_x[some], ref_windows[some])
 
 
 def _judge_windows(
