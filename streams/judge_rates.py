@@ -142,10 +142,10 @@ def _judge_windows(
         asked = [(questions[number].window, questions[number].against) for number in suspects.question[hit].tolist()]
         factors[hit] = labs(cells.rows[suspects.at[hit]], asked)
         severe = np.flatnonzero(factors > 1.0)
-        reference[severe], p_value[severe], still = _weighed(
-            cells, questions, suspects.take(severe), rho, factors[severe], rules
-        )
-        hit = np.setdiff1d(hit, np.delete(severe, still), assume_unique=True)
+        if len(severe):
+            again = cells, questions, suspects.take(severe), rho, factors[severe], rules
+            reference[severe], p_value[severe], still = _weighed(*again)
+            hit = np.setdiff1d(hit, np.delete(severe, still), assume_unique=True)
     _collect(cells, questions, suspects.take(hit), reference[hit], p_value[hit], factors[hit], rules, found)
 
 
