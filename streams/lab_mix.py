@@ -61,13 +61,14 @@ class CellLeaves:
         """The leaves of the same product elsewhere in the next wider region, -1 where there is none."""
         if wider < 0:
             return np.empty(0, np.int64)
-        own, around = self.under(row), self.under(wider)
-        count, held = self._beside.get(row, (-1, own))
-        if count != len(own) + len(around):
+        size = len(self._state.leaves_under(_PASS, row)) + len(self._state.leaves_under(_PASS, wider))
+        held = self._beside.get(row)
+        if held is None or held[0] != size:
+            around = self.under(wider)
+            leaves = np.setdiff1d(around, self.under(row), assume_unique=True)
             self._make_room(len(around))
-            held = np.setdiff1d(around, own, assume_unique=True)
-            self._beside[row] = len(own) + len(around), held
-        return held
+            held = self._beside[row] = size, leaves
+        return held[1]
 
     def _make_room(self, leaves: int) -> None:
         """Begin anew when too many are held."""
@@ -124,10 +125,11 @@ class LabMix:
         by_days: dict[tuple[int, int], list[_Tests]] = {}
         for tests in dict.fromkeys(wanted):
             by_days.setdefault(tests[0], []).append(tests)
+        leaves = {cells: self._leaves_of(*cells) for cells in dict.fromkeys(cells for _, cells in wanted)}
         found: dict[_Tests, float] = {}
-        for (first, last), some in by_days.items():
-            leaves = [self._leaves_of(*cells) for _, cells in some]
-            found.update(zip(some, self._sheet.severities(leaves, first, last).tolist(), strict=True))
+        for days, some in by_days.items():
+            factors = self._sheet.severities([leaves[cells] for _, cells in some], *days)
+            found.update(zip(some, factors.tolist(), strict=True))
         return found
 
     def _leaves_of(self, row: int, wider: int | None) -> Ints:
