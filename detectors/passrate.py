@@ -213,9 +213,11 @@ def chance_by_reference(
     rho: npt.ArrayLike,
     *,
     ref_windows: npt.ArrayLike = 1,
+    plenty: float = np.inf,
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """``reference``, ``p_value`` and ``defined`` of :func:`worse_than_reference` alone, which has the parameters: many
-    windows are weighed for each that is shown with an interval."""
+    windows are weighed for each that is shown with an interval. Where a p-value is surely above ``plenty``, something
+    above ``plenty`` and not above the p-value may stand for it."""
     n, x = as_samples(tested, failed)
     ref_n, ref_x = as_samples(ref_tested, ref_failed, prefix="ref_")
     if ref_n.shape != n.shape:
@@ -226,7 +228,7 @@ def chance_by_reference(
     tau = correlation + (1.0 - correlation) / (ref_n / (1.0 + (size - 1.0) * correlation) + 2.0)
     reference = (ref_x + 0.5) / (ref_n + 1.0)
     defined = (n > 0) & (ref_n > 0)
-    p_value = np.where(defined, beta_binomial_tail(x, n, reference, 1.0 / tau - 1.0), 1.0)
+    p_value = np.where(defined, beta_binomial_tail(x, n, reference, 1.0 / tau - 1.0, plenty=plenty), 1.0)
     return np.where(ref_n > 0, 1.0 - reference, np.nan), p_value, defined
 
 

@@ -92,7 +92,9 @@ NODES = 160
 FAR = 1e-18
 
 
-def beta_binomial_tail(failed: FloatArray, tested: FloatArray, rate: FloatArray, precision: FloatArray) -> FloatArray:
+def beta_binomial_tail(
+    failed: FloatArray, tested: FloatArray, rate: FloatArray, precision: FloatArray, *, plenty: float = np.inf
+) -> FloatArray:
     """P(X >= failed) for X beta-binomial: the rate of a window is Beta(rate * precision, (1 - rate) *
     precision).
 
@@ -105,6 +107,8 @@ def beta_binomial_tail(failed: FloatArray, tested: FloatArray, rate: FloatArray,
     precision
         a + b of the beta law, above 0; infinite for the binomial law. The intra-class correlation is
         1 / (precision + 1).
+    plenty
+        A tail of which the first term alone, P(X = failed), exceeds it is not worked out: that term stands for it.
 
     Returns
     -------
@@ -122,12 +126,21 @@ def beta_binomial_tail(failed: FloatArray, tested: FloatArray, rate: FloatArray,
     certain = some & ~(precision < BINOMIAL_ABOVE)
     x, n = failed[certain], tested[certain]
     tail[certain] = special.betainc(x, n - x + 1.0, rate[certain])
+    todo = some & ~certain
+    if plenty < 1.0:
+        # Beyond so many items differences of log-gammas lose their digits.
+        rows = np.flatnonzero(todo & (tested <= BINOMIAL_ABOVE))
+        first = np.exp(beta_binomial_log_pmf(failed[rows], tested[rows], rate[rows], precision[rows]))
+        enough = first > plenty
+        tail[rows[enough]] = np.minimum(first[enough], 1.0)
+        todo[rows[enough]] = False
     for rows, rule in (
-        (np.flatnonzero(some & ~certain & (tested <= SUM_UP_TO)), _summed),
-        (np.flatnonzero(some & ~certain & (tested > SUM_UP_TO)), _integrated),
+        (np.flatnonzero(todo & (tested <= SUM_UP_TO)), _summed),
+        (np.flatnonzero(todo & (tested > SUM_UP_TO)), _integrated),
     ):
-        p, m = rate[rows], precision[rows]
-        tail[rows] = np.minimum(rule(failed[rows], tested[rows], p * m, (1.0 - p) * m), 1.0)
+        if rows.size:
+            p, m = rate[rows], precision[rows]
+            tail[rows] = np.minimum(rule(failed[rows], tested[rows], p * m, (1.0 - p) * m), 1.0)
     return tail
 
 
@@ -150,14 +163,16 @@ def _summed(x: FloatArray, n: FloatArray, a: FloatArray, b: FloatArray) -> Float
     """
     first = np.exp(beta_binomial_log_pmf(x, n, a / (a + b), a + b))
     total = first.copy()
+    order = np.argsort(n - x)  # rows of about one length lie together, so that few zeros are added up
     for block in range(0, x.size, BLOCK):
-        rows = slice(block, block + BLOCK)
-        width = int((n[rows] - x[rows]).max(initial=0.0))
-        k = x[rows, None] + np.arange(width)
-        left = np.maximum(n[rows, None] - k, 0.0)
-        below = np.maximum(b[rows, None] + left - 1.0, np.finfo(np.float64).tiny)
-        ratio = np.where(left > 0, left * (a[rows, None] + k) / ((k + 1.0) * below), 0.0)
-        terms = np.concatenate([first[rows, None], ratio], axis=1)
+        rows = order[block : block + BLOCK]
+        xx, nn, aa, bb = (parameter[rows, None] for parameter in (x, n, a, b))
+        k = xx + np.arange(nn[-1, 0] - xx[-1, 0])
+        left = np.maximum(nn - k, 0.0)
+        terms = np.empty((rows.size, k.shape[1] + 1))
+        terms[:, 0] = first[rows]
+        np.multiply(left, aa + k, out=terms[:, 1:])
+        terms[:, 1:] /= (k + 1.0) * np.maximum(bb + left - 1.0, np.finfo(np.float64).tiny)
         total[rows] = np.cumsum(np.cumprod(terms, axis=1), axis=1)[:, -1]
     return total
 

@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from streams.kept import KeptTables
+
 __all__ = ["BlockPiece", "CellStore"]
 
 BLOCK_DAYS = 64
@@ -51,13 +53,15 @@ class CellStore:
         self._wider_rows = np.empty(0, np.intp)
         self._oldest: int | None = None
         """The oldest block that is kept; what belongs to an older one is passed over."""
+        self.kept = KeptTables()
+        """What whoever judges keeps of the counts."""
 
     def __len__(self) -> int:
         return len(self.cells)
 
     @property
     def nbytes(self) -> int:
-        return sum(block.nbytes for block in self._blocks.values())
+        return sum(block.nbytes for block in self._blocks.values()) + self.kept.nbytes
 
     def row(self, cell: Cell) -> int | None:
         """The row of a cell, None where nothing was ever counted."""
@@ -105,6 +109,7 @@ class CellStore:
             flat = block.reshape(-1)
             for field in range(self._fields):
                 np.add.at(flat, place + field, values[mine, field].astype(self._dtype))
+        self.kept.change(rows, days)
 
     def note_day(self, branch: str, day: int) -> None:
         """Remember the first day on which a branch has any count."""
@@ -127,15 +132,27 @@ class CellStore:
         """Counts [rows, days, fields] of the ``days`` days that end with ``last_day``."""
         first = last_day - days + 1
         out = np.zeros((len(rows), days, self._fields), np.int64)
-        for number in range(first // BLOCK_DAYS, last_day // BLOCK_DAYS + 1):
-            block = self._blocks.get(number)
-            if block is None:
-                continue
-            low, high = max(first, number * BLOCK_DAYS), min(last_day, number * BLOCK_DAYS + BLOCK_DAYS - 1)
+        for low, block in self._between(first, last_day):
             held = np.flatnonzero(rows < len(block))
-            piece = block[rows[held], low - number * BLOCK_DAYS : high - number * BLOCK_DAYS + 1]
-            out[held, low - first : high - first + 1] = piece
+            out[held, low - first : low - first + block.shape[1]] = block[rows[held]]
         return out
+
+    def total(self, rows: npt.NDArray[np.intp], last_day: int, days: int) -> Ints:
+        """The first field's sum [rows] over the ``days`` days that end with ``last_day``."""
+        out = np.zeros(len(rows), np.int64)
+        for _, block in self._between(last_day - days + 1, last_day):
+            held = np.flatnonzero(rows < len(block))
+            out[held] += block[rows[held], :, 0].sum(axis=1, dtype=np.int64)
+        return out
+
+    def _between(self, first: int, last: int) -> Iterator[tuple[int, npt.NDArray[np.int32] | npt.NDArray[np.int64]]]:
+        """What is held of the days from one through another: first day and counts [rows, days, fields], in order."""
+        for number in range(first // BLOCK_DAYS, last // BLOCK_DAYS + 1):
+            block = self._blocks.get(number)
+            if block is not None:
+                start = number * BLOCK_DAYS
+                low, high = max(first, start), min(last, start + BLOCK_DAYS - 1)
+                yield low, block[:, low - start : high - start + 1]
 
     def weekly(self, rows: npt.NDArray[np.intp], last_day: int, weeks: int) -> Ints:
         """Counts [rows, weeks, fields] of the calendar weeks (Monday first) up to the one that holds ``last_day``."""
@@ -150,6 +167,7 @@ class CellStore:
         self._oldest = oldest if self._oldest is None else max(oldest, self._oldest)
         for number in [n for n in self._blocks if n < self._oldest]:
             del self._blocks[number]
+            self.kept.forget()
 
     def excerpt(self, cells: Sequence[Cell], first_day: int) -> CellStore:
         """A store of some cells, and the cells of the same products in the regions above, from a day's block on."""
@@ -198,3 +216,4 @@ class CellStore:
         width = BLOCK_DAYS * self._fields
         block = self._block(piece.number, piece.first + int(places[-1]) // width + 1)
         block.reshape(-1)[piece.first * width + places] = values
+        self.kept.forget()

@@ -24,7 +24,7 @@ from schemas.alerts import Against, Evidence
 from streams.cells import CellStore
 from streams.config import PassRateRules
 from streams.finding import Finding, rounded, rounded_all
-from streams.judge_sums import CACHED, PIECE, pieces, weeks_back
+from streams.judge_sums import PIECE, kept_failures_back, pieces, weeks_back
 from streams.lab_mix import PEER_DAYS, LabFactor
 from streams.rate_cells import RateCells, correlation, kin_of, load
 
@@ -35,6 +35,7 @@ _TO_MONDAY = 3
 _EPOCH_WEEKS = 13
 _SURE = 1e9
 _OVERSHOOT = 4.0
+_EXACT_TAILS = 1e-10
 LEAST_HISTORY = 200
 P0_CONFIDENCE = 0.99
 Ints = npt.NDArray[np.int64]
@@ -85,16 +86,13 @@ def judge_rates(
     A cell's sums tell of nearly all cells that no detector can speak against them; days one by one, and with them the
     correlation, are only looked at for the few others. All this goes piece by piece, so that memory stays bounded.
     """
-    recent = [
-        store.daily(rows[part], day, max(rules.windows_days))[:, :, 0].sum(axis=1) for part in pieces(len(rows), CACHED)
-    ]
-    busy = np.flatnonzero(np.concatenate([np.empty(0, np.int64), *recent]) >= rules.min_failed)
+    busy = np.flatnonzero(kept_failures_back(store, rows, day, max(rules.windows_days)) >= rules.min_failed)
     # A running epoch of the e-values may reach back further than a short history.
     days = max(max(rules.windows_days) + rules.history_days, _EPOCH_WEEKS * _WEEK)
     kin, targets = kin_of(store, rows[busy]), targets[busy]
     found: dict[int, Finding] = {}
     for part in pieces(len(busy), PIECE):
-        cells = load(store, kin[:, part], targets[part], day, days, rules.windows_days, rules)
+        cells = load(store, kin[:, part], targets[part], day, days, rules.windows_days, rules, keep=True)
         _judge_piece(cells, rules, labs, found)
     return [found[row] for row in sorted(found)]
 
@@ -114,16 +112,16 @@ def _judge_piece(cells: RateCells, rules: PassRateRules, labs: LabFactor | None,
 
 def _suspects(cells: RateCells, rules: PassRateRules) -> tuple[list[_Question], _Suspects]:
     """Window by window and reference by reference the cells that even the narrow binomial finds unlikely."""
-    questions, held = list[_Question](), list[_Suspects]()
+    questions, held = list[_Question](), list[tuple[Floats, ...]]()
     for number, window in enumerate(rules.windows_days):
         n, x = cells.between(0, window)
-        for against, detector, ref_n, ref_x, ref_windows in _references(cells, window, rules):
-            at = _suspect(n, x, ref_n, ref_x, rules)
-            question = np.full(len(at), len(questions))
-            held.append(_Suspects(question, at, n[at], x[at], ref_n[at], ref_x[at], ref_windows[at]))
+        for against, detector, *reference in _references(cells, window, rules):
             questions.append(_Question(number, window, against, detector))
-    columns = (np.concatenate([getattr(one, column.name) for one in held]) for column in fields(_Suspects))
-    return questions, _Suspects(*columns)
+            held.append((n, x, *reference))
+    n, x, ref_n, ref_x, ref_windows = (np.concatenate(column) for column in zip(*held, strict=True))
+    some = _suspect(n, x, ref_n, ref_x, rules)
+    question, at = np.divmod(some, max(len(cells.rows), 1))
+    return questions, _Suspects(question, at, n[some], x[some], ref_n[some], ref_x[some], ref_windows[some])
 
 
 def _judge_windows(
@@ -141,12 +139,13 @@ def _judge_windows(
     reference, p_value, hit = _weighed(cells, questions, suspects, rho, factors, rules)
     if labs is not None:
         # Few cells come so far; only for them it is worth asking who tested what.
-        factors[hit] = _factors(cells, questions, suspects.take(hit), labs)
+        asked = [(questions[number].window, questions[number].against) for number in suspects.question[hit].tolist()]
+        factors[hit] = labs(cells.rows[suspects.at[hit]], asked)
         severe = np.flatnonzero(factors > 1.0)
-        reference[severe], p_value[severe], still = _weighed(
-            cells, questions, suspects.take(severe), rho, factors[severe], rules
-        )
-        hit = np.setdiff1d(hit, np.delete(severe, still), assume_unique=True)
+        if len(severe):
+            again = cells, questions, suspects.take(severe), rho, factors[severe], rules
+            reference[severe], p_value[severe], still = _weighed(*again)
+            hit = np.setdiff1d(hit, np.delete(severe, still), assume_unique=True)
     _collect(cells, questions, suspects.take(hit), reference[hit], p_value[hit], factors[hit], rules, found)
 
 
@@ -162,8 +161,11 @@ def _weighed(
     many times more failures."""
     # More failures of as many items, said with whole numbers: as many failures of fewer items.
     items = np.maximum(np.rint(some.ref_n / factors), some.ref_x)
+    # Of what is far from evidence the exact chance is nobody's concern. Twice alpha, and no less than what the tail is
+    # good for, leaves room for its rounding: that must not decide otherwise.
+    plenty = max(2.0 * rules.alpha, _EXACT_TAILS)
     reference, p_value, defined = chance_by_reference(
-        some.n, some.x, items, some.ref_x, rho[some.at], ref_windows=some.ref_windows
+        some.n, some.x, items, some.ref_x, rho[some.at], ref_windows=some.ref_windows, plenty=plenty
     )
     hit = _hits(some.n, some.x, reference, p_value, defined, rules)
     aimed = np.array([one.against == "target" for one in questions])[some.question[hit]]
@@ -171,15 +173,6 @@ def _weighed(
     stays = np.ones(len(hit), np.bool_)
     stays[aimed] = jeffreys_interval(n, n - x, rules.confidence)[1] < target
     return reference, p_value, hit[stays]
-
-
-def _factors(cells: RateCells, questions: Sequence[_Question], some: _Suspects, labs: LabFactor) -> Floats:
-    """By how much the labs of each suspect explain its failures."""
-    out = np.ones(len(some.at))
-    for number in np.unique(some.question).tolist():
-        at, question = np.flatnonzero(some.question == number), questions[number]
-        out[at] = labs(cells.rows[some.at[at]], question.window, question.against)
-    return out
 
 
 def _references(
@@ -324,7 +317,7 @@ def _judge_cusum(
             threshold = threshold_for_arl(float(p0[at]), rules.cusum_odds_ratio, usual, float(rho[at]), arl0)
         if chart.statistic[at] <= threshold:
             continue
-        factor = 1.0 if labs is None else float(labs(np.array([row]), longest, "own-history")[0])
+        factor = 1.0 if labs is None else float(labs(np.array([row]), [(longest, "own-history")])[0])
         if not _stands_net_of_labs(factor, weeks_n[at], weeks_x[at], p0[at], rho[at], rules):
             continue
         expected = total_n * float(p0[at])

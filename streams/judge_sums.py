@@ -14,13 +14,26 @@ import numpy.typing as npt
 
 from streams.cells import CellStore
 
-__all__ = ["CACHED", "PIECE", "calendar_weeks", "peer_sums_back", "pieces", "sums_back", "weeks_back"]
+__all__ = [
+    "CACHED",
+    "PIECE",
+    "calendar_weeks",
+    "kept_failures_back",
+    "kept_peer_sums_back",
+    "kept_sums_back",
+    "peer_sums_back",
+    "pieces",
+    "sums_back",
+    "weeks_back",
+]
 
 CACHED: Final = 256
 """Cells whose days, some hundreds each, stay in a processor's cache."""
 PIECE: Final = 4_096
 """Cells that are judged together: enough that the cost of a call is nothing, few enough that memory stays bounded."""
 _WEEK: Final = 7
+_LIVELY: Final = 8
+"""So many days up to the last still change all the time; sums over the days before are kept."""
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
@@ -57,6 +70,42 @@ def peer_sums_back(
     return _by_end(out, ends)
 
 
+def kept_sums_back(store: CellStore, rows: Rows, last_day: int, ends: Sequence[int]) -> dict[int, tuple[Ints, Ints]]:
+    """:func:`sums_back`, of which the store keeps what lies some days back."""
+    late, early, until = _parted(ends, last_day)
+    lively = sums_back(store, rows, last_day, late)
+    if not early:
+        return lively
+    table = store.kept.table(("sums", *early), until, (len(early), 2), np.int64)
+    settled = table.of(rows, lambda at: _stacked(sums_back(store, rows[at], until, early)))
+    return _joined(ends, lively, early, settled)
+
+
+def kept_peer_sums_back(
+    store: CellStore, rows: Rows, wider: Rows, last_day: int, ends: Sequence[int]
+) -> dict[int, tuple[Ints, Ints]]:
+    """:func:`peer_sums_back` of rows and the next wider ones, of which the store keeps what lies some days back."""
+    late, early, until = _parted(ends, last_day)
+    lively = peer_sums_back(store, rows, wider, last_day, late)
+    if not early:
+        return lively
+    table = store.kept.table(("peer sums", *early), until, (len(early), 2), np.int64)
+    above = np.where(wider >= 0, wider, rows)
+    settled = table.of(rows, lambda at: _stacked(peer_sums_back(store, rows[at], wider[at], until, early)), above)
+    return _joined(ends, lively, early, settled)
+
+
+def kept_failures_back(store: CellStore, rows: Rows, last_day: int, days: int) -> Ints:
+    """The first field's sum [rows] over so many days up to a day, whatever stands below zero, of which the store keeps
+    what lies some days back."""
+    lively = min(days, _LIVELY)
+    late = _failures(store, rows, last_day, lively)
+    if days == lively:
+        return late
+    table = store.kept.table(("failures", days), last_day - lively, (), np.int64)
+    return late + table.of(rows, lambda at: _failures(store, rows[at], last_day - lively, days - lively))
+
+
 def weeks_back(store: CellStore, rows: Rows, last_day: int, weeks: int) -> Ints:
     """Sums [rows, weeks, fields] of seven days each, counted back from a day."""
     daily = np.maximum(store.daily(rows, last_day, weeks * _WEEK), 0)
@@ -71,6 +120,35 @@ def calendar_weeks(store: CellStore, rows: Rows, last_day: int, weeks: int) -> I
         daily = store.daily(rows[part], sunday, weeks * _WEEK)[:, :, 0]
         out[part] = np.add.reduceat(daily, np.arange(0, weeks * _WEEK, _WEEK), axis=1)
     return np.maximum(out, 0, out=out)
+
+
+def _failures(store: CellStore, rows: Rows, last_day: int, days: int) -> Ints:
+    out = np.empty(len(rows), np.int64)
+    for part in pieces(len(rows), PIECE):
+        out[part] = store.total(rows[part], last_day, days)
+    return out
+
+
+def _parted(ends: Sequence[int], last_day: int) -> tuple[list[int], list[int], int]:
+    """The ends among the lively days, those of the days before counted from their last, and that last day."""
+    late = sorted({min(end, _LIVELY) for end in ends})
+    return late, [end - _LIVELY for end in ends if end > _LIVELY], last_day - _LIVELY
+
+
+def _stacked(sums: dict[int, tuple[Ints, Ints]]) -> Ints:
+    """Sums [rows, ends, fields]."""
+    return np.stack([np.stack(fields, axis=1) for fields in sums.values()], axis=1)
+
+
+def _joined(
+    ends: Sequence[int], lively: dict[int, tuple[Ints, Ints]], early: list[int], settled: Ints
+) -> dict[int, tuple[Ints, Ints]]:
+    """For each end the sums over the lively days and, for those that reach further back, the days before."""
+    before = {end + _LIVELY: settled[:, at] for at, end in enumerate(early)}
+    out = {end: lively[end] for end in ends if end <= _LIVELY}
+    failed, tested = lively.get(_LIVELY, (0, 0))
+    out |= {end: (failed + sums[:, 0], tested + sums[:, 1]) for end, sums in before.items()}
+    return out
 
 
 def _running(daily: Ints, ends: Sequence[int]) -> Ints:

@@ -2,7 +2,7 @@
 
 Every tick asks for the same leaves over the same few stretches of weeks, and from one tick to the next a few pairs of
 leaf and lab test something more. So a leaf's sums are kept, what changes waits until the leaf is asked for again, and
-then only the pairs that changed are looked up: what they had tested before is what they have now less what has come.
+then only the pairs that changed are looked at: of every pair that went into a sum its part is known.
 
 Sums of floats hang on their order, so they are kept as integers that say exactly what the floats say, and a sum of any
 leaves, in any order, is the float nearest to the true sum: what :func:`math.fsum` gives.
@@ -57,25 +57,30 @@ def nearest(high: int, low: int) -> float:
 
 
 class _Stretch:
-    """Sums of leaves by number, ``[leaves, 3]``, where they are known, and what has come since."""
+    """Sums of leaves by number, ``[leaves, 3]``, where they are known, what their pairs had tested, ``[pairs]``, and
+    what has come since."""
 
-    __slots__ = ("known", "sums", "waiting")
+    __slots__ = ("known", "sums", "tested", "waiting")
 
     def __init__(self) -> None:
         self.known = np.zeros(0, np.bool_)
         self.sums = np.zeros((0, 3), np.int64)
+        self.tested = np.zeros(0, np.int64)
         self.waiting: list[Change] = []
 
     @property
     def nbytes(self) -> int:
-        return self.known.nbytes + self.sums.nbytes + sum(part.nbytes for one in self.waiting for part in one)
+        waiting = sum(part.nbytes for one in self.waiting for part in one)
+        return self.known.nbytes + self.sums.nbytes + self.tested.nbytes + waiting
 
-    def reserve(self, leaves: int) -> None:
-        """Have room for so many leaves."""
+    def reserve(self, leaves: int, pairs: int) -> None:
+        """Have room for so many leaves and pairs."""
         if leaves > len(self.known):
             more = leaves + leaves // 4 - len(self.known)
             self.known = np.concatenate([self.known, np.zeros(more, np.bool_)])
             self.sums = np.concatenate([self.sums, np.zeros((more, 3), np.int64)])
+        if pairs > len(self.tested):
+            self.tested = np.concatenate([self.tested, np.zeros(pairs + pairs // 8 - len(self.tested), np.int64)])
 
     def put_by(self, leaves: Ints, pairs: Numbers, more: Ints) -> None:
         """Let changes of leaves that are known wait; when there are too many, none of their leaves is known."""
@@ -126,13 +131,15 @@ class LabSums:
         self._held[first, last] = stretch
         if len(self._held) > _STRETCHES:
             del self._held[next(iter(self._held))]
-        stretch.reserve(int(leaves.max(initial=-1)) + 1)
+        stretch.reserve(int(leaves.max(initial=-1)) + 1, len(self._pairs))
         if stretch.waiting:
-            self._catch_up(stretch, leaves, first, last)
+            self._catch_up(stretch, leaves)
         missing = leaves[~stretch.known[leaves]]
         if len(missing):
             missing = np.unique(missing)
-            stretch.sums[missing] = self._anew(missing, first, last)
+            pairs, place, items = self._tested(missing, first, last)
+            stretch.tested[pairs] = items
+            stretch.sums[missing] = self._summed(len(missing), pairs, place, items)
             stretch.known[missing] = True
         return stretch.sums[leaves]
 
@@ -148,11 +155,13 @@ class LabSums:
 
     def severity(self, leaves: Ints, first: int, last: int) -> float:
         """The mean factor of some leaves' labs over what they have tested, whatever its numbers."""
-        pairs, _, items = self._tested(leaves, first, last)
+        pairs, _, tested = self._tested(leaves, first, last)
+        some = np.flatnonzero(tested > 0)
+        pairs, items = pairs[some], tested[some]
         # fsum, for the order of the pairs depends on what else the partition holds, and the sum must not.
         return math.fsum((items * np.exp(self._effects_of(pairs))).tolist()) / int(items.sum())
 
-    def _catch_up(self, stretch: _Stretch, leaves: Ints, first: int, last: int) -> None:
+    def _catch_up(self, stretch: _Stretch, leaves: Ints) -> None:
         """Add to the sums of leaves what has come for their pairs."""
         leaf, pair, more = stretch.due(leaves)
         if not len(leaf):
@@ -160,22 +169,22 @@ class LabSums:
         pair, start, place = np.unique(pair, return_index=True, return_inverse=True)
         come = np.zeros(len(pair), np.int64)
         np.add.at(come, place, more)
-        now, effects = self._weeks.tested(pair, first, last), self._effects_of(pair)
-        np.add.at(stretch.sums, leaf[start], as_integers(now, effects) - as_integers(now - come, effects))
+        before, effects = stretch.tested[pair], self._effects_of(pair)
+        stretch.tested[pair] = now = before + come
+        np.add.at(stretch.sums, leaf[start], as_integers(now, effects) - as_integers(before, effects))
 
-    def _anew(self, leaves: Ints, first: int, last: int) -> Ints:
-        pairs, place, items = self._tested(leaves, first, last)
-        out = np.zeros((len(leaves), 3), np.int64)
+    def _summed(self, leaves: int, pairs: Numbers, place: Places, tested: Ints) -> Ints:
+        """The sums, ``[leaves, 3]``, of what the pairs at each leaf's place, ascending, have tested."""
+        out = np.zeros((leaves, 3), np.int64)
         if len(pairs):
             starts = np.flatnonzero(np.diff(place, prepend=-1))
-            out[place[starts]] = np.add.reduceat(as_integers(items, self._effects_of(pairs)), starts)
+            out[place[starts]] = np.add.reduceat(as_integers(tested, self._effects_of(pairs)), starts)
         return out
 
     def _tested(self, leaves: Ints, first: int, last: int) -> tuple[Numbers, Places, Ints]:
-        """The pairs of leaves that have tested anything, the place of each one's leaf, ascending, and the items."""
+        """The pairs of leaves, the place of each one's leaf, ascending, and the items that they have tested."""
         pairs, place = self._pairs.of_leaves(leaves)
         order = np.argsort(pairs, kind="stable")
         tested = np.empty(len(pairs), np.int64)
         tested[order] = self._weeks.tested(pairs[order], first, last)
-        some = np.flatnonzero(tested > 0)
-        return pairs[some], place[some], tested[some]
+        return pairs, place, tested

@@ -12,7 +12,15 @@ import numpy.typing as npt
 from detectors.passrate import dispersion
 from streams.cells import CellStore
 from streams.config import PassRateRules
-from streams.judge_sums import CACHED, peer_sums_back, pieces, sums_back, weeks_back
+from streams.judge_sums import (
+    CACHED,
+    kept_peer_sums_back,
+    kept_sums_back,
+    peer_sums_back,
+    pieces,
+    sums_back,
+    weeks_back,
+)
 from streams.lab_mix import PEER_DAYS
 
 __all__ = ["RateCells", "correlation", "kin_of", "load"]
@@ -33,6 +41,8 @@ class RateCells:
         region.
     days
         How far back is looked at all.
+    keep
+        Whether the store is to keep what lies some days back: who judges tick after tick asks for it again.
     """
 
     store: CellStore
@@ -43,6 +53,7 @@ class RateCells:
     days: int
     own: dict[int, tuple[Ints, Ints]]
     peers: dict[int, tuple[Ints, Ints]]
+    keep: bool
 
     def between(self, after: int, until: int) -> tuple[Floats, Floats]:
         """Tested and failed of the days more than ``after`` and up to ``until`` days back."""
@@ -68,15 +79,18 @@ def load(
     days: int,
     windows: Sequence[int],
     rules: PassRateRules,
+    *,
+    keep: bool = False,
 ) -> RateCells:
     rows, wider, widest = kin
     longest = max(rules.windows_days)
     ends = {days, longest, *windows, *(window + rules.history_days for window in windows)}
     ends |= {longest // _WEEK * _WEEK}
-    own = sums_back(store, rows, day, sorted(ends - {0}))
+    own = (kept_sums_back if keep else sums_back)(store, rows, day, sorted(ends - {0}))
     own[0] = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    peers = peer_sums_back(store, rows, wider, day, sorted({max(window, PEER_DAYS) for window in windows}))
-    return RateCells(store, rows, widest, targets, day, days, own, peers)
+    peer_ends = sorted({max(window, PEER_DAYS) for window in windows})
+    peers = (kept_peer_sums_back if keep else peer_sums_back)(store, rows, wider, day, peer_ends)
+    return RateCells(store, rows, widest, targets, day, days, own, peers, keep)
 
 
 def correlation(cells: RateCells, at: npt.NDArray[np.intp], rules: PassRateRules) -> Floats:
@@ -85,15 +99,20 @@ def correlation(cells: RateCells, at: npt.NDArray[np.intp], rules: PassRateRules
     widest, place = np.unique(cells.widest[at], return_inverse=True)
     longest = max(rules.windows_days)
     pool, own = (
-        _dispersion(cells.store, rows, cells.day - longest, cells.days - longest, rules)
+        _dispersion(cells, rows, cells.day - longest, cells.days - longest, rules.correlation)
         for rows in (widest, cells.rows[at])
     )
     return np.maximum(pool[place], own)
 
 
-def _dispersion(store: CellStore, rows: npt.NDArray[np.intp], last_day: int, days: int, rules: PassRateRules) -> Floats:
-    out = np.empty(len(rows))
-    for part in pieces(len(rows), CACHED):
-        weekly = weeks_back(store, rows[part], last_day, days // _WEEK)
-        out[part] = dispersion(weekly[:, :, 1], weekly[:, :, 0], pool=rules.correlation)
-    return out
+def _dispersion(cells: RateCells, rows: npt.NDArray[np.intp], last_day: int, days: int, pool: float) -> Floats:
+    def anew(at: npt.NDArray[np.intp]) -> Floats:
+        out = np.empty(len(at))
+        for part in pieces(len(at), CACHED):
+            weekly = weeks_back(cells.store, rows[at[part]], last_day, days // _WEEK)
+            out[part] = dispersion(weekly[:, :, 1], weekly[:, :, 0], pool=pool)
+        return out
+
+    if not cells.keep:
+        return anew(np.arange(len(rows)))
+    return cells.store.kept.table(("dispersion", days, pool), last_day, (), np.float64).of(rows, anew)

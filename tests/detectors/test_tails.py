@@ -61,3 +61,29 @@ def test_a_thousand_million_items_still_have_a_tail():
     got = beta_binomial_tail(n * 0.012, n, np.full(2, 0.01), np.array([1000.0, np.inf]))
     assert got[0] == pytest.approx(stats.beta.sf(0.012, 10, 990), rel=1e-4)
     assert got[1] < 1e-300
+
+
+def some_tails(seed: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    n = np.floor(10 ** rng.uniform(0, 3.5, size))
+    p, m = 10 ** rng.uniform(-3.5, -0.1, size), 10 ** rng.uniform(0, 10, size)
+    return np.minimum(np.floor(n * p * rng.uniform(0, 6, size)), n), n, p, m
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200))
+@settings(deadline=None, max_examples=20)
+def test_a_beta_binomial_tail_does_not_depend_on_the_others_to_the_last_bit(seed, size):
+    columns = some_tails(seed, size)
+    alone = [beta_binomial_tail(*(column[at : at + 1] for column in columns))[0] for at in range(size)]
+    assert beta_binomial_tail(*columns).tolist() == alone
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-10, 1e-6, 1e-2, 0.5, 1.0]))
+@settings(deadline=None, max_examples=20)
+def test_only_tails_that_are_more_than_plenty_are_not_worked_out(seed, plenty):
+    columns = some_tails(seed, 300)
+    exact, got = beta_binomial_tail(*columns), beta_binomial_tail(*columns, plenty=plenty)
+    other = got != exact
+    assert (got[other] > plenty).all()
+    assert (got[other] <= exact[other] * (1 + 1e-6)).all()
+    assert other.any() or plenty > 0.1

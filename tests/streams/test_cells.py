@@ -47,6 +47,7 @@ def test_daily_counts_are_those_of_a_dict(batches, fields: int, last: int, days:
     for row, (product, region) in enumerate(store.cells):
         for at, day in enumerate(range(last - days + 1, last + 1)):
             assert daily[row, at].tolist() == [held[product, region, day, field] for field in range(fields)]
+    assert store.total(np.arange(len(store)), last, days).tolist() == daily[:, :, 0].sum(axis=1).tolist()
 
 
 @given(folds, st.integers(-99, 420), st.integers(1, 30))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import pytest
@@ -130,9 +132,8 @@ def severity(row: int, window: int, against: str) -> float:
     return (1.0, 1.2, 1.0, 2.0, 1.03)[(row * 7 + window + len(against)) % 5]
 
 
-def severities(rows: np.ndarray, window: int, against: str) -> np.ndarray:
-    assert len(rows)
-    return np.array([severity(row, window, against) for row in rows.tolist()])
+def severities(rows: np.ndarray, asked: Sequence[tuple[int, str]]) -> np.ndarray:
+    return np.array([severity(row, *one) for row, one in zip(rows.tolist(), asked, strict=True)])
 
 
 @pytest.mark.usefixtures("piece")

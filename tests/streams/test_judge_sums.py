@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from streams import judge_sums
 from streams.cells import CellStore
-from streams.judge_sums import calendar_weeks, peer_sums_back, pieces, sums_back, weeks_back
+from streams.judge_sums import (
+    calendar_weeks,
+    kept_failures_back,
+    kept_peer_sums_back,
+    kept_sums_back,
+    peer_sums_back,
+    pieces,
+    sums_back,
+    weeks_back,
+)
 
 FIRST, DAYS = 20_000, 150
 SEEDS = st.integers(0, 2**32 - 1)
@@ -77,6 +86,58 @@ def test_calendar_weeks_are_the_stores_own(seed: int, weeks: int, today: int) ->
     rows = some_rows(seed, store)
     plain = np.maximum(store.weekly(rows, FIRST + today, weeks)[:, :, 0], 0)
     assert calendar_weeks(store, rows, FIRST + today, weeks).tolist() == plain.tolist()
+
+
+Come = list[tuple[int, int, int, int]]
+FOLDS: st.SearchStrategy[Come] = st.lists(
+    st.tuples(st.integers(0, 7), st.integers(0, 130), st.integers(-4, 4), st.integers(-4, 4)), max_size=6
+)  # fmt: skip
+"""Row, days before today (or, of few, after), and what comes."""
+
+
+@given(
+    SEEDS,
+    st.sets(st.integers(1, 120), min_size=1, max_size=5),
+    st.lists(st.tuples(st.sampled_from(["fold", "expire", "tomorrow", "grow"]), FOLDS), max_size=8),
+)
+def test_what_is_kept_is_what_summing_anew_gives(seed: int, ends: set[int], steps: list[tuple[str, Come]]) -> None:
+    store, _ = world(seed, 2)
+    today, asked = FIRST + DAYS - 20, sorted(ends)
+    for at, (name, folds) in enumerate(steps):
+        if name == "expire":
+            store.expire(today - 70)
+        today += name == "tomorrow"
+        if name == "grow":
+            store.rows_for(("A",), ("city", f"new {at}"))
+        some = [(row if row % 3 else len(store) - 1, today - back + 5, x, n) for row, back, x, n in folds]
+        if some:
+            rows, days, *values = np.array(some).T
+            store.fold(rows, days.astype(np.int32), np.stack(values, axis=1))
+        rows = some_rows(seed + at, store)
+        wider = store.wider(rows)
+        for kept, anew in (
+            (kept_sums_back(store, rows, today, asked), sums_back(store, rows, today, asked)),
+            (kept_peer_sums_back(store, rows, wider, today, asked), peer_sums_back(store, rows, wider, today, asked)),
+        ):
+            assert list(kept) == list(anew)
+            for end in asked:
+                assert [part.tolist() for part in kept[end]] == [part.tolist() for part in anew[end]]
+        for end in asked:
+            plain = store.daily(rows, today, end)[:, :, 0].sum(axis=1)
+            assert kept_failures_back(store, rows, today, end).tolist() == plain.tolist()
+
+
+def test_what_is_taken_up_is_not_hidden_by_what_is_kept() -> None:
+    store, _ = world(1, 2)
+    rows, today = np.arange(len(store)), FIRST + DAYS - 1
+    fresh = CellStore(2)
+    for cell in store.cells:
+        fresh.rows_for((cell[0],), ("city", cell[1])[: 1 + (cell[1] != "city")])
+    for piece in store.pieces():
+        kept_sums_back(fresh, rows, today, [100])
+        fresh.take_up(piece)
+    found, expected = (kept_sums_back(one, rows, today, [100])[100] for one in (fresh, store))
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
 
 
 def test_pieces_make_up_the_whole() -> None:
