@@ -1,7 +1,8 @@
 """Numbers of keys by hash, for many keys at once: a table of slots with open addressing.
 
-A key's number lies in the slot that its hash says, or, where others were there before, in the next free one after it.
-So a lookup is a few gathers over all keys, and nothing is sorted: some 30 ns a key, however many are held.
+A key's number lies in the slot that its hash says, or, where others were there before, in the first free one in steps
+of a length that the key says too: so keys that were made to meet in one slot go apart from there (double hashing). A
+lookup is a few gathers over all keys, and nothing is sorted: some 30 ns a key, however many are held.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Slots:
         if _ROOM * (self._count + len(keys)) > len(self._numbers):
             self._grow(self._count + len(keys), held)
         slot, before = self._walk(keys, held)
-        self._place(slot, numbers)
+        self._place(slot, keys, numbers)
         self._count += int((before < 0).sum())
         return before
 
@@ -64,29 +65,32 @@ class Slots:
 
     def _walk(self, keys: Keys, held: Keys) -> tuple[Places, Numbers]:
         """Of each key the slot that it has, or the free one where it is looked for last, and the number there."""
-        slot = self._home(keys)
+        slot, stride = self._way(keys)
         found = self._numbers.take(slot)
         # Who stands before a free slot is compared with the last key held, whatever that is: both are done then.
         at = ((found >= 0) & (held.take(found) != keys)).nonzero()[0]
-        keys, step = keys[at], slot[at]
+        keys, here, stride = keys[at], slot[at], stride[at]
         while len(at):
-            step = step + 1 & len(self._numbers) - 1
-            there = self._numbers.take(step)
-            slot[at], found[at] = step, there
+            here = here + stride & len(self._numbers) - 1
+            there = self._numbers.take(here)
+            slot[at], found[at] = here, there
             on = ((there >= 0) & (held.take(there) != keys)).nonzero()[0]
-            at, keys, step = at[on], keys[on], step[on]
+            at, keys, here, stride = at[on], keys[on], here[on], stride[on]
         return slot, found
 
-    def _place(self, slot: Places, numbers: Numbers) -> None:
-        """Put numbers into slots that are free or theirs. Where several want the same, one of them gets it, and the
-        others the next that are free."""
+    def _place(self, slot: Places, keys: Keys, numbers: Numbers) -> None:
+        """Put the numbers of keys into slots that are free or theirs. Where several want the same, one of them gets it,
+        and the others the next on their ways that are free."""
         self._numbers[slot] = numbers
         on = (self._numbers.take(slot) != numbers).nonzero()[0]
-        while len(on):
-            slot, numbers = slot[on] + 1 & len(self._numbers) - 1, numbers[on]
+        stride = self._way(keys[on])[1]
+        slot, numbers = slot[on], numbers[on]
+        while len(slot):
+            slot = slot + stride & len(self._numbers) - 1
             free = (self._numbers.take(slot) < 0).nonzero()[0]
             self._numbers[slot[free]] = numbers[free]
             on = (self._numbers.take(slot) != numbers).nonzero()[0]
+            slot, stride, numbers = slot[on], stride[on], numbers[on]
 
     def _grow(self, count: int, held: Keys) -> None:
         """Have room for so many keys."""
@@ -99,9 +103,11 @@ class Slots:
             self._bits += 1
         self._numbers = np.full(1 << self._bits, -1, np.int32)
         self._count = len(numbers)
-        self._place(self._home(held.take(numbers)), numbers)
+        keys = held.take(numbers)
+        self._place(self._way(keys)[0], keys, numbers)
 
-    def _home(self, keys: Keys) -> Places:
-        """The slot that a key's hash says."""
+    def _way(self, keys: Keys) -> tuple[Places, Places]:
+        """The slot that a key's hash says, and the steps from there: odd, so that they come by every slot."""
         mixed: Keys = (keys ^ keys >> np.uint64(32)) * _SPREAD
-        return (mixed >> np.uint64(64 - self._bits)).view(np.int64)
+        last = np.uint64(len(self._numbers) - 1)
+        return (mixed >> np.uint64(64 - self._bits)).view(np.int64), (mixed & last | np.uint64(1)).view(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -52,6 +53,32 @@ def test_a_key_takes_some_twenty_bytes_and_few_steps_however_the_keys_are_spread
         assert (slots.put(held[numbers], numbers, held) == -1).all()
     assert slots.find(held, held).tolist() == [*range(200_000), *[-1] * 100_000]
     assert slots.nbytes <= 24 * 200_000
-    steps = slots._walk(held, held)[0] - slots._home(held) & 2**slots._bits - 1
+    first, stride = slots._way(held)
+    taken = slots._walk(held, held)[0] - first
+    # Times the inverse of the stride: how many steps lead there.
+    steps = taken * np.array([pow(one, -1, 2**slots._bits) for one in stride.tolist()]) & 2**slots._bits - 1
     assert steps.mean() < 1
     assert steps.max() < 40
+
+
+def test_keys_that_were_made_to_meet_in_one_slot_go_apart() -> None:
+    rng = np.random.default_rng(5)
+    some = rng.integers(0, 2**63, 3_000_000).astype(np.uint64) * np.uint64(2) + np.uint64(1)
+    slots = Slots()
+    slots._bits, slots._numbers = 16, np.full(1 << 16, -1, np.int32)
+    meeting = np.unique(some[slots._way(some)[0] < 128])
+    assert len(meeting) > 5_000
+    numbers = np.arange(len(meeting), dtype=np.int32)
+    slots.put(meeting, numbers, meeting)
+    assert slots._bits == 16
+    looked: list[int] = []
+    find = np.ndarray.take
+
+    class Counted(np.ndarray):
+        def take(self, *args: Any, **options: Any) -> Any:
+            looked.append(len(args[0]))
+            return find(self, *args, **options)
+
+    slots._numbers = slots._numbers.view(Counted)
+    assert slots.find(meeting, meeting).tolist() == numbers.tolist()
+    assert sum(looked) < 4 * len(meeting)
