@@ -33,11 +33,10 @@ from schemas.events import TOPICS, AnyEvent, Inspection, Kind
 from schemas.topics import kind_of_topic
 from streams.columns import EventColumns, concatenate
 from streams.config import Config
-from streams.decode import EVERYWHERE, Decoded
+from streams.decode import EVERYWHERE, Decoded, Record
 from streams.grave import grave_id
 from streams.intake import Intake
 from streams.labs import monday_of, week_of
-from streams.log import LogRecord
 from streams.medium import Medium
 from streams.state import AssessState
 from streams.ticks import COMPLETE, Calendar, Origin
@@ -57,7 +56,7 @@ _KINDS: Final[dict[AlertKind, tuple[Kind, ...]]] = {
     "grave-event": ("accident", "injury"),
 }
 
-Belongs = Callable[[Kind, Decoded, LogRecord, int], bool]
+Belongs = Callable[[Kind, Decoded, Record, int], bool]
 """Whether a record, with its kind and its arrival, is in the alert's cell and window, and adverse."""
 
 
@@ -203,7 +202,7 @@ class _Trace:
             and (kind != "inspection" or adverse(decoded.event) > 0)
         )
 
-    def _traced(self, origin: Origin, record: LogRecord, arrival: int | None) -> Traced | None:
+    def _traced(self, origin: Origin, record: Record, arrival: int | None) -> Traced | None:
         """The record as an event behind the alert; None where it is not one. Where the arrival is not known the clocks
         are not checked against it, and the record's own time, which is no later, stands for it."""
         when = record.timestamp if arrival is None else arrival
@@ -242,7 +241,7 @@ class _Trace:
                 if one is not None:
                     yield one
 
-    def _whole(self) -> Iterator[tuple[Origin, list[LogRecord], int]]:
+    def _whole(self) -> Iterator[tuple[Origin, list[Record], int]]:
         """All records of the topics that arrived before the alert's tick closed, in batches, each batch with the
         greatest time before it."""
         for origin, end in self._medium.ends(self._topics).items():

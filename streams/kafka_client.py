@@ -15,6 +15,7 @@ from kafka import TopicPartition, errors
 from kafka.admin import OffsetSpec
 
 from schemas.topics import topic_name
+from streams.decode import Record
 from streams.kafka_connection import MAX_RECORD_BYTES, BrokerError, Connection, quietly
 from streams.kafka_records import read_quickly
 from streams.kafka_security import BrokerAddress, Security
@@ -28,7 +29,7 @@ from streams.kafka_topics import (
     topic_settings,
 )
 from streams.log import LogRecord, partition_for
-from streams.medium import Outgoing
+from streams.medium import Outgoing, headers_of
 from streams.ticks import Origin
 
 __all__ = [
@@ -162,7 +163,7 @@ class KafkaMedium:
         """The first offset that every partition still holds, in order."""
         return self._offsets(topics, OffsetSpec.EARLIEST)
 
-    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[list[LogRecord]]:
+    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[Sequence[Record]]:
         """The records of a partition from ``offset`` below ``end``, in batches.
 
         Offset 0 stands for the beginning, wherever retention has moved it; any other that is gone is an error. The
@@ -190,7 +191,7 @@ class KafkaMedium:
                     f"topic {place.topic}: nothing came for {self._connection.patience:g} s at offset {position}"
                 )
 
-    def _fetch(self, place: Any, position: int, end: int) -> tuple[list[LogRecord], int]:
+    def _fetch(self, place: Any, position: int, end: int) -> tuple[list[Record], int]:
         """What one poll brings, and the position after it. All readers share one consumer, in turns: a turn is a whole
         fetch, so that merging many partitions does not fetch anything twice, nor take a thread for each."""
         with self._lock, self._connection.explained(place.topic):
@@ -206,7 +207,7 @@ class KafkaMedium:
             if following is None:
                 return [], position
             self._standing = (place, following)
-        records: list[LogRecord] = polled if following <= end else [record for record in polled if record.offset < end]
+        records: list[Record] = polled if following <= end else [record for record in polled if record.offset < end]
         return records, following
 
     def follow(
@@ -315,8 +316,7 @@ class KafkaMedium:
 
 
 def _record(found: Any) -> LogRecord:
-    headers = tuple((name, value or b"") for name, value in found.headers) if found.headers else ()
-    return LogRecord(found.offset, found.timestamp, found.key, found.value, headers)
+    return LogRecord(found.offset, found.timestamp, found.key, found.value, headers_of(found))
 
 
 def _size(key: bytes | None, value: bytes | None) -> int:

@@ -14,7 +14,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from kafka import errors
 from kafka.consumer.fetcher import Fetcher
 
-from streams.log import LogRecord
+from streams.decode import Record
 
 __all__ = ["read_quickly"]
 
@@ -23,7 +23,8 @@ _PLAIN_OR_GZIP: Final = (0, 1)
 
 
 def read_quickly(consumer: Any) -> Any:
-    """Make a kafka-python consumer without deserializers give :class:`LogRecord` of what it fetches; returns it."""
+    """Make a kafka-python consumer without deserializers give plain records (:class:`streams.decode.Record`) of what it
+    fetches; returns it."""
     consumer._fetcher.PartitionRecords = _QuickRecords
     return consumer
 
@@ -35,12 +36,12 @@ class _QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
     def __init__(self, fetch_offset: int, place: Any, records: Any, *args: Any, **options: Any) -> None:
         super().__init__(fetch_offset, place, records, *args, **options)
         self._batches = self._unpack(records)
-        self._left: list[LogRecord] = []
+        self._left: list[Record] = []
         """Of the last batch, for which there was no room,"""
         self._onward = fetch_offset
         """and where that batch ends."""
 
-    def take(self, n: int | None = None) -> list[LogRecord]:
+    def take(self, n: int | None = None) -> list[Record]:
         """The next records, at most so many; an error waits until those before it were taken."""
         self._maybe_raise_next_inline_exception()
         taken, self._left = self._left, []
@@ -60,7 +61,7 @@ class _QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
             self.next_fetch_offset = taken[-1].offset + 1 if taken else self.next_fetch_offset
         return taken
 
-    def _unpack(self, records: Any) -> Iterator[list[LogRecord]]:
+    def _unpack(self, records: Any) -> Iterator[list[Record]]:
         """The records of every batch that has some for us."""
         while (batch := records.next_batch()) is not None:
             found = self._records_of(batch) if self._is_to_be_read(batch) else []
@@ -86,23 +87,15 @@ class _QuickRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
                 return False
         return not batch.is_control_batch
 
-    def _records_of(self, batch: Any) -> list[LogRecord]:
+    def _records_of(self, batch: Any) -> list[Record]:
         if batch.magic == 2 and batch.compression_type in _PLAIN_OR_GZIP:
             found: Any = DefaultRecordBatch(bytes(batch._buffer))
         else:
             found = batch
-        if not found.validate_crc():
+        if not batch.validate_crc():
             where = f"{self.topic_partition} at offset {batch.base_offset}"
             raise errors.CorruptRecordError(f"the record batch of {where} fails its checksum")
-        new = tuple.__new__
-        records = [
-            new(LogRecord, (r.offset, r.timestamp, r.key, r.value, _told(r.headers) if r.headers else ()))
-            for r in found
-        ]
+        records = list(found)
         self.records_read += len(records)
         self.bytes_read += len(batch._buffer)
         return records
-
-
-def _told(headers: Any) -> tuple[tuple[str, bytes], ...]:
-    return tuple((name, value or b"") for name, value in headers)

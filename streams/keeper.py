@@ -63,7 +63,7 @@ class Keeper:
     def __init__(self, folder: Path, *, every: float = 10.0) -> None:
         self._folder = folder / FOLDER
         self._every = every
-        self._log: SqliteLog | None = SqliteLog(self._folder, 1) if self._folder.exists() else None
+        self._log: SqliteLog | None = SqliteLog(self._folder, 1, alone=True) if self._folder.exists() else None
         self._saved = time.monotonic()
         self._alerts: list[Alert] = []
         self._signals: list[Signal] = []
@@ -123,7 +123,7 @@ class Keeper:
 
     def _save(self, pipeline: Pipeline) -> None:
         if self._log is None:
-            self._log = SqliteLog(self._folder, 1)
+            self._log = SqliteLog(self._folder, 1, alone=True)
         log, encode = self._log, msgspec.json.encode
         with log.transaction():
             log.append("emergency-response", [(0, 0, None, encode(alert), ()) for alert in self._alerts])

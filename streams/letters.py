@@ -24,7 +24,7 @@ from schemas.alerts import DeadLetter
 from schemas.errors import TocsinError
 from streams.config import Config
 from streams.intake import attempts_of
-from streams.medium import Medium
+from streams.medium import Medium, headers_of
 from streams.ticks import Calendar
 
 __all__ = [
@@ -166,7 +166,7 @@ def original(medium: Medium, letter: DeadLetter) -> Original:
     for records in medium.read(origin, letter.offset, letter.offset + 1, 1):
         for record in records:
             if record.offset == letter.offset and _is_the_same(letter, record.value):
-                return Original(record.key, record.value, tuple(record.headers))
+                return Original(record.key, record.value, headers_of(record))
     raise Gone(f"{about}, and {where} is another record now; ask the sender for it")
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from schemas.topics import partitions_of
-from streams.log import LogRecord, SqliteLog, partition_for
+from streams.decode import Record
+from streams.log import SqliteLog, partition_for
 from streams.ticks import Origin
 
-__all__ = ["EmbeddedMedium", "Medium", "Outgoing", "Writer"]
+__all__ = ["EmbeddedMedium", "Medium", "Outgoing", "Writer", "headers_of"]
 
 
 class Outgoing(NamedTuple):
@@ -23,6 +24,11 @@ class Outgoing(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
+
+
+def headers_of(record: Record) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a record, to be written again; one without a value is empty."""
+    return tuple((name, value or b"") for name, value in record.headers or ())
 
 
 class Writer(Protocol):
@@ -44,13 +50,13 @@ class Medium(Writer, Protocol):
         """The first offset that every partition of some topics still holds, in order."""
         ...
 
-    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[list[LogRecord]]:
+    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[Sequence[Record]]:
         """The records of a partition from ``offset`` below ``end``, in batches."""
         ...
 
     def follow(
         self, topics: Sequence[str], stop: Callable[[], bool], *, from_start: bool
-    ) -> Iterator[tuple[Origin, LogRecord]]:
+    ) -> Iterator[tuple[Origin, Record]]:
         """Records as they come, for ever or until ``stop`` answers True."""
         ...
 
@@ -74,7 +80,7 @@ class EmbeddedMedium:
     def starts(self, topics: Sequence[str]) -> dict[Origin, int]:
         return dict.fromkeys(self.log.ends(topics), 0)  # the log keeps everything
 
-    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[list[LogRecord]]:
+    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[Sequence[Record]]:
         while offset < end:
             records = self.log.read(origin, offset, batch, end)
             if not records:
@@ -84,7 +90,7 @@ class EmbeddedMedium:
 
     def follow(
         self, topics: Sequence[str], stop: Callable[[], bool], *, from_start: bool
-    ) -> Iterator[tuple[Origin, LogRecord]]:
+    ) -> Iterator[tuple[Origin, Record]]:
         position = dict.fromkeys(self.log.ends(topics), 0) if from_start else self.log.ends(topics)
         while True:
             ends = self.log.ends(topics)

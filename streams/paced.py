@@ -17,8 +17,8 @@ from typing import Final
 
 from schemas.errors import TocsinError
 from streams import datadir
-from streams.log import LogRecord
-from streams.medium import Medium, Outgoing
+from streams.decode import Record
+from streams.medium import Medium, Outgoing, headers_of
 from streams.ticks import COMPLETE, Origin
 
 __all__ = ["MARK", "arrivals", "claim_folder", "claim_prefix", "send_paced"]
@@ -66,7 +66,7 @@ def claim_folder(folder: Path, source: Path | None) -> Path:
     return folder
 
 
-def arrivals(medium: Medium, ends: Mapping[Origin, int], batch: int = 2_000) -> Iterator[tuple[int, Origin, LogRecord]]:
+def arrivals(medium: Medium, ends: Mapping[Origin, int], batch: int = 2_000) -> Iterator[tuple[int, Origin, Record]]:
     """All records below ``ends`` with their arrival, in its order; at one arrival by partition and offset."""
     return heapq.merge(
         *(_of(medium, origin, end, batch) for origin, end in sorted(ends.items())),
@@ -74,7 +74,7 @@ def arrivals(medium: Medium, ends: Mapping[Origin, int], batch: int = 2_000) -> 
     )
 
 
-def _of(medium: Medium, origin: Origin, end: int, batch: int) -> Iterator[tuple[int, Origin, LogRecord]]:
+def _of(medium: Medium, origin: Origin, end: int, batch: int) -> Iterator[tuple[int, Origin, Record]]:
     latest = -COMPLETE
     for records in medium.read(origin, 0, end, batch):
         for record in records:
@@ -120,7 +120,7 @@ def send_paced(
         while (left := due - clock()) > 0:
             sleep(min(left, _NAP))
         waiting.setdefault(topic, []).append(
-            Outgoing(record.timestamp, record.key, record.value, tuple(record.headers))
+            Outgoing(record.timestamp, record.key, record.value, headers_of(record))
         )  # fmt: skip
         if sum(map(len, waiting.values())) >= _AT_ONCE:
             flush()

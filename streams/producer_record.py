@@ -18,8 +18,7 @@ from schemas.errors import Rejection
 from schemas.events import TOPICS, Inspection, Kind
 from schemas.topics import kind_of_topic
 from streams.config import Config
-from streams.decode import EventDecoder
-from streams.log import LogRecord
+from streams.decode import EventDecoder, Record
 from streams.medium import Medium
 from streams.ticks import COMPLETE, Calendar
 
@@ -149,7 +148,7 @@ def _entries(
     return held
 
 
-def _arrived(medium: Medium, end: int) -> Iterator[tuple[str, int, LogRecord, int]]:
+def _arrived(medium: Medium, end: int) -> Iterator[tuple[str, int, Record, int]]:
     """Every record that arrived before an instant, with its arrival."""
     for (topic, part), last in medium.ends([TOPICS[kind] for kind in _KINDS]).items():
         arrival = -COMPLETE

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from schemas.errors import TocsinError
+from streams.decode import Record
 from streams.embedded import INPUTS
-from streams.log import LogRecord
 from streams.medium import Medium, Outgoing
 from streams.ticks import COMPLETE, Origin
 
@@ -80,7 +80,7 @@ class Sliced:
             origin: max(start, self._part.offsets(origin)[0]) for origin, start in self._medium.starts(topics).items()
         }
 
-    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[list[LogRecord]]:
+    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[Sequence[Record]]:
         """The records of the slice, in batches.
 
         Whoever goes on in the middle of a partition gets the arrivals of what lies between: times that ran back before

@@ -21,8 +21,8 @@ import msgspec
 from schemas.alerts import Alert
 from schemas.errors import TocsinError
 from streams.config import Config
+from streams.decode import Record as RawRecord
 from streams.embedded import INPUTS
-from streams.log import LogRecord
 from streams.medium import Medium
 from streams.processes import CONTEXT, deaf, pool
 from streams.ticks import COMPLETE, Calendar, Origin
@@ -199,7 +199,7 @@ class _Timed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._medium, name)
 
-    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[list[LogRecord]]:
+    def read(self, origin: Origin, offset: int, end: int, batch: int) -> Iterator[Sequence[RawRecord]]:
         for records in self._medium.read(origin, offset, end, batch):
             # Dispositions come when operations act: they do not make the record longer.
             if records and origin[0] != "dispositions":

@@ -35,7 +35,7 @@ from streams.board.requests import Asked, disposition_of
 from streams.board.situation import News, Situation
 from streams.board.watch import Watch
 from streams.config import Config
-from streams.log import LogRecord
+from streams.decode import Record
 from streams.medium import Medium
 from streams.publish import disposition_record
 from streams.ticks import Calendar
@@ -171,7 +171,7 @@ class Board(Front):
 
     # --- what comes from the topics --------------------------------------------------------------------------------
 
-    def _came(self, topic: str, records: Sequence[LogRecord]) -> None:
+    def _came(self, topic: str, records: Sequence[Record]) -> None:
         """Records that the watching thread has read: decoded there, taken over in the loop."""
         if topic == "dispositions":
             told = [(record.timestamp, said) for record in records if (said := self._disposition(record)) is not None]
@@ -180,7 +180,7 @@ class Board(Front):
             alerts = [one for record in records if (one := self._revision(record)) is not None]
             self._call(lambda: self._take_alerts(alerts))
 
-    def _revision(self, record: LogRecord) -> Alert | None:
+    def _revision(self, record: Record) -> Alert | None:
         if record.value is None:
             return None
         try:
@@ -189,7 +189,7 @@ class Board(Front):
             logger.warning("emergency-response, offset %d: not an alert of this version: %s", record.offset, error)
             return None
 
-    def _disposition(self, record: LogRecord) -> Disposition | None:
+    def _disposition(self, record: Record) -> Disposition | None:
         try:
             return self._dispositions.decode(record.value or b"")
         except msgspec.DecodeError:  # a dead letter tells of it

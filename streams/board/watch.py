@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from schemas.errors import TocsinError
-from streams.log import LogRecord
+from streams.decode import Record
 from streams.medium import Medium
 from streams.ticks import Origin
 
@@ -27,7 +27,7 @@ _BATCH: Final = 1_000
 _POLL_SECONDS: Final = 0.3
 _AGAIN_SECONDS: Final = 3.0
 
-Deliver = Callable[[str, Sequence[LogRecord]], None]
+Deliver = Callable[[str, Sequence[Record]], None]
 
 
 class Watch:

@@ -21,8 +21,8 @@ from schemas.catalogue import Catalogue
 from schemas.topics import RAW_TOPICS
 from streams.columns import INDICATORS, EventColumns, concatenate
 from streams.config import Config
+from streams.decode import Record as RawRecord
 from streams.intake import Intake
-from streams.log import LogRecord
 from streams.medium import Medium
 from streams.outputs import read_values
 from streams.overdue import Answer, read_answers
@@ -135,7 +135,7 @@ def gather(
     )  # fmt: skip
 
 
-def _arrivals(records: Sequence[LogRecord], running: int) -> dict[int, int]:
+def _arrivals(records: Sequence[RawRecord], running: int) -> dict[int, int]:
     """The arrival of each record by its offset: the greatest time so far."""
     found = {}
     for record in records:
