@@ -30,22 +30,19 @@ from scipy import special
 
 from detectors.errors import DetectorError
 from detectors.evidence import BoolArray, FloatArray, IntArray
+from detectors.lab_newton import FEW, LARGEST_MOVE, Effects, Terms, climb
 from detectors.lab_pairs import LabPairs, lab_pairs
 from detectors.lab_rows import LabRows, group_sum, only
 
 __all__ = ["LabFit", "fit_labs", "pair_effects", "winsorised_squares"]
 
 ROUNDS = 4
-STEPS = 8
-LAST_STEPS = 20
-INNER_STEPS = 6
-"""Iterations: rounds of `STEPS` with the variances held, each ending in new ones; then the last ones."""
+"""Variances are worked out so often, each time at the mode of those before."""
 
-DAMPING = 0.6
-"""Of a lab's step, which leaves the other labs' simultaneous steps out of account: under 1 it cannot swing."""
+TOLERANCE, LAST_TOLERANCE = 1e-2, 1e-3
+"""Largest last moves of effects while the variances still change, and in the end; squared they are what is left."""
 
-RATIO_STEPS = 6
-LARGEST_MOVE = 1.0
+MOST_RATIO_STEPS = 20
 WEAK = 0.25
 LEAST_WEIGHT = 3.0
 START_VARIANCE = 0.25
@@ -163,28 +160,29 @@ def pair_effects(rows: LabRows) -> FloatArray:
     """
     mode = _mode(lab_pairs(rows), LAB_POOL, STRATUM_POOL, POOL_WEIGHT)
     tau, omega = mode.tau2[mode.pairs.lab_branch], mode.omega2[mode.pairs.stratum_branch]
-    return _left_out(mode.pairs, mode.terms, "lab", mode.b, tau, omega)[0]
+    return _left_out(mode.pairs, mode.at.terms, "lab", mode.at.b, tau, omega)[0]
 
 
 def _mode(full: LabPairs, lab_pool: float, stratum_pool: float, pool_weight: float) -> _Mode:
     """The joint mode, and the variances."""
     pairs = full.tested_only()
-    mu = _common_rate(pairs)
+    labs, strata = np.zeros(pairs.lab_branch.size), np.zeros(pairs.stratum_branch.size)
     floor = _least_log_odds(pairs.branch_sum(pairs.lab_tested))
-    a, b = np.zeros(pairs.stratum_branch.size), np.zeros(pairs.lab_branch.size)
     many_labs, many_strata = pairs.labs_at_work > 1, pairs.strata_at_work > 1
     tau2, omega2 = np.where(many_labs, START_VARIANCE, 0.0), np.where(many_strata, START_VARIANCE, 0.0)
-    terms = _terms(pairs, mu, a, b)
+    at = Effects.at(pairs, _common_rate(pairs), strata, labs)
     for _ in range(ROUNDS):
-        terms, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, STEPS)
+        at = climb(pairs, at, tau2, omega2, floor, tolerance=TOLERANCE)
         tau, omega = tau2[pairs.lab_branch], omega2[pairs.stratum_branch]
-        labs_apart = _apart(pairs, mu, b, "lab", *_left_out(pairs, terms, "stratum", a, omega, tau))
-        strata_apart = _apart(pairs, mu, a, "stratum", *_left_out(pairs, terms, "lab", b, tau, omega))
-        tau2_next = _between(pairs.lab_branch, labs_apart, pairs.branches, lab_pool, pool_weight)
-        omega2_next = _between(pairs.stratum_branch, strata_apart, pairs.branches, stratum_pool, pool_weight)
+        strata_alone = _left_out(pairs, at.terms, "stratum", at.a, omega, tau)
+        labs_alone = _left_out(pairs, at.terms, "lab", at.b, tau, omega)
+        labs, of_labs = _apart(pairs, at.mu, at.b, "lab", *strata_alone, labs)
+        strata, of_strata = _apart(pairs, at.mu, at.a, "stratum", *labs_alone, strata)
+        tau2_next = _between(pairs.lab_branch, labs, of_labs, pairs.branches, lab_pool, pool_weight)
+        omega2_next = _between(pairs.stratum_branch, strata, of_strata, pairs.branches, stratum_pool, pool_weight)
         tau2, omega2 = np.where(many_labs, tau2_next, 0.0), np.where(many_strata, omega2_next, 0.0)
-    terms, mu, a, b = _iterate(pairs, terms, mu, a, b, tau2, omega2, floor, LAST_STEPS)
-    return _Mode(full, terms if pairs is full else _terms(full, mu, a, b), mu, a, b, tau2, omega2)
+    at = climb(pairs, at, tau2, omega2, floor, tolerance=LAST_TOLERANCE)
+    return _Mode(full, at if pairs is full else Effects.at(full, at.mu, at.a, at.b), tau2, omega2)
 
 
 def _common_rate(pairs: LabPairs) -> FloatArray:
@@ -198,94 +196,16 @@ def _least_log_odds(items: FloatArray) -> FloatArray:
 
 
 @dataclass(slots=True)
-class _Terms:
-    """Weighted residuals and information of the pairs at the current effects, and their sums by group."""
-
-    pair: FloatArray
-    pair_info: FloatArray
-    lab: FloatArray
-    lab_info: FloatArray
-    stratum: FloatArray
-    stratum_info: FloatArray
-
-
-@dataclass(slots=True)
 class _Mode:
-    """mu, a and b at the joint mode, the variances, and the terms of all pairs, those without tests too."""
+    """The effects at the joint mode, with the terms of all pairs, those without tests too, and the variances."""
 
     pairs: LabPairs
-    terms: _Terms
-    mu: FloatArray
-    a: FloatArray
-    b: FloatArray
+    at: Effects
     tau2: FloatArray
     omega2: FloatArray
 
 
-def _terms(pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray) -> _Terms:
-    p = pairs.at_strata(mu[pairs.stratum_branch] + a)
-    p += pairs.at_labs(b)
-    special.expit(p, out=p)
-    info = pairs.weighted_tested * p
-    pair = pairs.weighted_failed - info
-    info *= np.subtract(1.0, p, out=p)
-    return _Terms(
-        pair=pair,
-        pair_info=info,
-        lab=pairs.lab_sum(pair),
-        lab_info=pairs.lab_sum(info),
-        stratum=pairs.stratum_sum(pair),
-        stratum_info=pairs.stratum_sum(info),
-    )
-
-
-def _iterate(
-    pairs: LabPairs,
-    terms: _Terms,
-    mu: FloatArray,
-    a: FloatArray,
-    b: FloatArray,
-    tau2: FloatArray,
-    omega2: FloatArray,
-    floor: FloatArray,
-    steps: int,
-) -> tuple[_Terms, FloatArray, FloatArray, FloatArray]:
-    """Newton steps for both effects at once; then the means of both go into mu: at the mode they are 0.
-
-    The strata are eliminated exactly; what then couples the labs is solved by damped Jacobi steps. `terms` are those of
-    the effects, before and after.
-    """
-    omega, tau = omega2[pairs.stratum_branch], tau2[pairs.lab_branch]
-    free = pairs.at_strata(omega)
-    for _ in range(steps):
-        shrunk = omega * terms.stratum_info + 1.0
-        alone, first = omega / shrunk, (omega * terms.stratum - a) / shrunk
-        to_labs, to_strata = pairs.couplings(terms.pair_info)
-        wanted = terms.lab - to_labs @ first
-        known = tau * pairs.lab_sum(_information(pairs, terms, "lab", free)) + 1.0
-        up = DAMPING * (tau * wanted - b) / known
-        down = alone * (to_strata @ up)
-        for _ in range(INNER_STEPS - 1):
-            # up + DAMPING (tau (wanted - coupled) - b - up) / known, in place: it is done hundreds of times.
-            move = terms.lab_info * up
-            move -= to_labs @ down
-            np.subtract(wanted, move, out=move)
-            move *= tau
-            move -= b
-            move -= up
-            move *= DAMPING
-            move /= known
-            up += move
-            down = alone * (to_strata @ up)
-        a = a + np.clip(first - down, -LARGEST_MOVE, LARGEST_MOVE)
-        b = b + np.clip(up, -LARGEST_MOVE, LARGEST_MOVE)
-        mu, a = _centre(mu, a, pairs.stratum_branch, pairs.stratum_active, pairs.strata_at_work, floor)
-        mu, b = _centre(mu, b, pairs.lab_branch, pairs.lab_active, pairs.labs_at_work, floor)
-        terms = _terms(pairs, mu, a, b)
-    return terms, mu, a, b
-
-
-def _information(pairs: LabPairs, terms: _Terms, of: Side, free: FloatArray) -> FloatArray:
+def _information(pairs: LabPairs, terms: Terms, of: Side, free: FloatArray) -> FloatArray:
     """What each pair tells of its lab (or stratum), the other one's effect unknown: v (1 - v / (V + 1 / free)), little
     where the stratum has no other lab (the lab no other stratum); `free` is the variance of that effect, ``[pairs]``.
 
@@ -306,19 +226,11 @@ def _information(pairs: LabPairs, terms: _Terms, of: Side, free: FloatArray) -> 
     return told
 
 
-def _centre(
-    mu: FloatArray, effect: FloatArray, branch: IntArray, active: FloatArray, at_work: FloatArray, floor: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    mean = group_sum(branch, effect * active, mu.size) / np.maximum(at_work, 1.0)
-    moved = np.clip(mu + mean, floor, -floor)
-    return moved, effect - active * (moved - mu)[branch]
-
-
 # --- Standardisation and variances --------------------------------------------------------------------------
 
 
 def _left_out(
-    pairs: LabPairs, terms: _Terms, of: Side, effect: FloatArray, variance: FloatArray, nuisance: FloatArray
+    pairs: LabPairs, terms: Terms, of: Side, effect: FloatArray, variance: FloatArray, nuisance: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Effect of each pair's lab (or stratum) without the pair's own rows, and its variance, ``[pairs]``."""
     if of == "lab":
@@ -362,33 +274,75 @@ def _beside_others(
 
 
 def _apart(
-    pairs: LabPairs, mu: FloatArray, effect: FloatArray, of: Side, alone: FloatArray, unknown: FloatArray
+    pairs: LabPairs,
+    mu: FloatArray,
+    effect: FloatArray,
+    of: Side,
+    alone: FloatArray,
+    unknown: FloatArray,
+    start: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Labs (strata) against the others: log-odds against them, and 1 / its variance if there is none, ``[groups]``."""
+    """Labs (strata) against the others: log-odds against them, after so many Newton steps from those that were found
+    before, and 1 / its variance if there is none, ``[groups]``."""
     base, _ = _beside_others(pairs, mu, effect, of, alone)
-    at, add = (pairs.at_labs, pairs.lab_sum) if of == "lab" else (pairs.at_strata, pairs.stratum_sum)
-    known, y = np.zeros(effect.size), np.zeros(effect.size)
-    for step in range(RATIO_STEPS):
-        p = at(y)
-        p += base
-        special.expit(p, out=p)
-        pair_info = pairs.weighted_tested * p
-        score = add(pairs.weighted_failed - pair_info)
-        pair_info *= np.subtract(1.0, p, out=p)
-        info = add(pair_info)
-        if not step:  # still at the others' rate
-            spread = info + add(pair_info**2 * unknown)
-            np.divide(info**2, spread, out=known, where=spread > 0)
+    group = pairs.pair_lab if of == "lab" else pairs.pair_stratum
+    left = _Ratios(base, pairs.weighted_tested, pairs.weighted_failed, group, effect.size)
+    score, pair_info = left.terms(np.zeros(effect.size))
+    info = left.sums(pair_info)
+    spread = info + left.sums(pair_info**2 * unknown)
+    known = np.divide(info**2, spread, out=np.zeros(effect.size), where=spread > 0)
+    y, at, moving = start.copy(), np.arange(effect.size), np.ones(effect.size, np.bool_)
+    for step in range(MOST_RATIO_STEPS):
+        if step or start.any():  # else all stand at the others' rate, where the terms are known
+            score, pair_info = left.terms(y[at])
+            info = left.sums(pair_info)
         # All but unshrunk: a weak prior keeps none failed, all failed finite.
-        y = y + np.clip((score - WEAK * y) / (info + WEAK), -LARGEST_MOVE, LARGEST_MOVE)
+        move = np.clip((score - WEAK * y[at]) / (info + WEAK), -LARGEST_MOVE, LARGEST_MOVE)
+        move[~moving] = 0.0
+        y[at] += move
+        moving = np.abs(move) > TOLERANCE
+        if not moving.any():
+            break
+        if FEW * np.count_nonzero(moving) <= at.size:
+            left, at, moving = left.only(moving), at[moving], moving[moving]
     return y, known
 
 
+@dataclass(slots=True)
+class _Ratios:
+    """Pairs whose log-odds differ from a base by what their group has; arrays are ``[pairs]``."""
+
+    base: FloatArray
+    tested: FloatArray
+    failed: FloatArray
+    group: IntArray
+    groups: int
+
+    def terms(self, log_odds: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """At what every group has: residuals, ``[groups]``, and the information of the pairs."""
+        p = log_odds[self.group]
+        p += self.base
+        special.expit(p, out=p)
+        info = self.tested * p
+        score = self.sums(self.failed - info)
+        info *= np.subtract(1.0, p, out=p)
+        return score, info
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        return group_sum(self.group, values, self.groups)
+
+    def only(self, some: BoolArray) -> _Ratios:
+        """Some groups, renumbered."""
+        rows = some[self.group]
+        number = np.cumsum(some) - 1
+        base, tested, failed = (one[rows] for one in (self.base, self.tested, self.failed))
+        return _Ratios(base, tested, failed, number[self.group[rows]], int(number[-1]) + 1)
+
+
 def _between(
-    branch: IntArray, apart: tuple[FloatArray, FloatArray], branches: int, pool: float, pool_weight: float
+    branch: IntArray, log_odds: FloatArray, known: FloatArray, branches: int, pool: float, pool_weight: float
 ) -> FloatArray:
     """Variance between a branch's groups: DerSimonian and Laird's moments of winsorised z-scores, shrunk."""
-    log_odds, known = apart
     # Groups of a failure or two say next to nothing of the variance, but their skewed z-scores would bias it.
     w = np.where(known >= LEAST_WEIGHT, known, 0.0)
     square = winsorised_squares(branch, log_odds * np.sqrt(w), w > 0, branches)
@@ -430,7 +384,7 @@ def winsorised_squares(branch: IntArray, z: FloatArray, active: BoolArray, branc
 
 
 def _report(mode: _Mode) -> LabFit:
-    pairs, terms, mu, a, b = mode.pairs, mode.terms, mode.mu, mode.a, mode.b
+    pairs, mu, a, b, terms = mode.pairs, mode.at.mu, mode.at.a, mode.at.b, mode.at.terms
     tau2, omega2 = mode.tau2, mode.omega2
     tau, omega = tau2[pairs.lab_branch], omega2[pairs.stratum_branch]
     strata_alone, strata_unknown = _left_out(pairs, terms, "stratum", a, omega, tau)

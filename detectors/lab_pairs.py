@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from detectors.evidence import FloatArray, IntArray
+from detectors.evidence import BoolArray, FloatArray, IntArray
 from detectors.lab_rows import LabRows, group_sum
 
 __all__ = ["LabPairs", "lab_pairs"]
@@ -71,15 +71,28 @@ class LabPairs:
         some = self.tested > 0
         if some.all():
             return self
-        sums = (self.tested, self.failed, self.weighted_tested, self.weighted_failed, self.spread)
+        sums = tuple(one[some] for one in self._by_pair)
         return LabPairs(
-            tuple(one[some] for one in sums),
-            self.pair_lab[some],
-            self.pair_stratum[some],
-            self.lab_branch,
-            self.stratum_branch,
-            self.branches,
+            sums, self.pair_lab[some], self.pair_stratum[some], self.lab_branch, self.stratum_branch, self.branches
         )
+
+    def of_branches(self, some: BoolArray) -> LabPairs:
+        """Some branches, ``[branches]``, with their labs, strata and pairs; their sums have the same bits."""
+        labs, strata = some[self.lab_branch], some[self.stratum_branch]
+        of_pairs = labs[self.pair_lab]
+        branch, lab, stratum = (np.cumsum(kept) - 1 for kept in (some, labs, strata))
+        return LabPairs(
+            tuple(one[of_pairs] for one in self._by_pair),
+            lab[self.pair_lab[of_pairs]],
+            stratum[self.pair_stratum[of_pairs]],
+            branch[self.lab_branch[labs]],
+            branch[self.stratum_branch[strata]],
+            int(branch[-1]) + 1,
+        )
+
+    @property
+    def _by_pair(self) -> tuple[FloatArray, ...]:
+        return self.tested, self.failed, self.weighted_tested, self.weighted_failed, self.spread
 
     def at_labs(self, values: FloatArray) -> FloatArray:
         """What ``[labs]`` say of each pair's lab, ``[pairs]``, the caller's own."""

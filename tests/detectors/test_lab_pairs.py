@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from lab_worlds import world
 from scipy.special import expit
 
-from detectors import lab_effects
+from detectors import lab_effects, lab_newton
 from detectors.lab_effects import fit_labs, pair_effects
-from detectors.lab_pairs import lab_pairs
+from detectors.lab_newton import Effects, climb
+from detectors.lab_pairs import LabPairs, lab_pairs
 from detectors.lab_rows import LabRows, lab_rows, only
 
 
@@ -74,11 +75,27 @@ def test_sums_run_in_the_order_of_the_pairs_to_the_last_bit(seed, keep):
     np.testing.assert_array_equal(pairs.at_strata(down), down[pairs.pair_stratum])
 
 
+@given(seed=st.integers(0, 2**32), some=st.lists(st.booleans(), min_size=3, max_size=3).filter(any))
+def test_some_branches_have_what_they_have_among_all(seed, some):
+    pairs, rng = random_pairs(seed)
+    some = np.array(some)[: pairs.branches]
+    if not some.any():
+        return
+    values, few = rng.normal(0, 9, pairs.tested.size), pairs.of_branches(some)
+    labs, strata = some[pairs.lab_branch], some[pairs.stratum_branch]
+    its = values[labs[pairs.pair_lab]]
+    np.testing.assert_array_equal(few.tested, pairs.tested[labs[pairs.pair_lab]])
+    np.testing.assert_array_equal(few.lab_sum(its), pairs.lab_sum(values)[labs])
+    np.testing.assert_array_equal(few.stratum_sum(its), pairs.stratum_sum(values)[strata])
+    np.testing.assert_array_equal(few.labs_at_work, pairs.labs_at_work[some])
+    np.testing.assert_array_equal(few.strata_at_work, pairs.strata_at_work[some])
+
+
 @given(seed=st.integers(0, 2**32), scale=st.sampled_from([0.0, 1e-9, 1.0, 1e9]))
 def test_what_a_pair_tells_is_not_negative_and_not_more_than_all_pairs_tell(seed, scale):
     pairs, rng = random_pairs(seed)
     effects = (rng.normal(0, 3, size) for size in (pairs.branches, pairs.stratum_branch.size, pairs.lab_branch.size))
-    terms = lab_effects._terms(pairs, *effects)
+    terms = Effects.at(pairs, *effects).terms
     free = scale * rng.random(pairs.tested.size)
     for of, add, at in (("lab", pairs.lab_sum, pairs.at_labs), ("stratum", pairs.stratum_sum, pairs.at_strata)):
         told = lab_effects._information(pairs, terms, of, free)
@@ -108,42 +125,72 @@ def test_no_rows_are_no_pairs():
     assert all(getattr(fit, field.name).size == 0 for field in dataclasses.fields(fit))
 
 
-def plain_fit(rows: LabRows, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """mu, a, b of one branch at variances of 0.25, by the same Newton steps with dense matrices, row by row."""
-    mu, a, b = np.zeros(1), np.zeros(rows.stratum.size), np.zeros(rows.lab.size)
+def plain_steps(rows: LabRows, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mu, a, b of one branch at variances of 0.25, by Newton steps: gradient and Hessian of all effects, row by row."""
+    strata, labs = rows.stratum.size, rows.lab.size
     x, n = rows.failed.sum(), rows.tested.sum()
-    mu[0] = np.log(x + 0.5) - np.log(n - x + 0.5)
+    mu, a, b = np.log(x + 0.5) - np.log(n - x + 0.5), np.zeros(strata), np.zeros(labs)
     for _ in range(steps):
-        info, score = np.zeros((b.size, a.size)), np.zeros((b.size, a.size))
+        gradient = np.concatenate([[0.0], -a / 0.25, -b / 0.25])
+        hessian = np.diag(np.r_[0.0, np.full(strata + labs, 1 / 0.25)])
         for lab, stratum, items, failures in zip(rows.lab_of, rows.stratum_of, rows.tested, rows.failed, strict=True):
-            p = expit(mu[0] + a[stratum] + b[lab])
-            info[lab, stratum] += items * p * (1 - p)
-            score[lab, stratum] += failures - items * p
-        shrunk = 0.25 * info.sum(axis=0) + 1
-        first = (0.25 * score.sum(axis=0) - a) / shrunk
-        wanted = score.sum(axis=1) - info @ first
-        rest = np.maximum(info.sum(axis=0) - info, 0)
-        known = (info * (1 + 0.25 * rest) / (1 + 0.25 * (rest + info))).sum(axis=1)
-        up, down = np.zeros(b.size), np.zeros(a.size)
-        for _ in range(6):
-            coupled = info.sum(axis=1) * up - info @ down
-            up = up + 0.6 * (0.25 * (wanted - coupled) - b - up) / (0.25 * known + 1)
-            down = 0.25 / shrunk * (info.T @ up)
-        a, b = a + np.clip(first - down, -1, 1), b + np.clip(up, -1, 1)
-        mu, a = mu + a.mean(), a - a.mean()
-        mu, b = mu + b.mean(), b - b.mean()
-    return mu, a, b
+            p = expit(mu + a[stratum] + b[lab])
+            at = [0, 1 + stratum, 1 + strata + lab]
+            gradient[at] += failures - items * p
+            hessian[np.ix_(at, at)] += items * p * (1 - p)
+        move = np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+        mu, a, b = mu + move[0], a + move[1 : 1 + strata], b + move[1 + strata :]
+        mu, a, b = mu + a.mean() + b.mean(), a - a.mean(), b - b.mean()
+    return np.array([mu]), a, b
 
 
-def test_the_steps_are_those_of_a_plain_reading(monkeypatch):
-    monkeypatch.setattr(lab_effects, "ROUNDS", 0)
-    w = world(4, branches=1, labs=5, strata=14, windows=3)
-    rows = rows_of(w)
-    for steps in (1, 3, 9):
-        monkeypatch.setattr(lab_effects, "LAST_STEPS", steps)
-        fit = fit_labs(rows)
-        for got, want in zip((fit.base, fit.stratum_log_odds, fit.log_odds), plain_fit(rows, steps), strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+def climbed(pairs: LabPairs, *, tolerance: float, steps: int = 40) -> Effects:
+    start = Effects.at(
+        pairs, lab_effects._common_rate(pairs), np.zeros(pairs.stratum_branch.size), np.zeros(pairs.lab_branch.size)
+    )
+    quarter, low = np.full(pairs.branches, 0.25), np.full(pairs.branches, -20.0)
+    return climb(pairs, start, quarter, quarter, low, tolerance=tolerance, steps=steps)
+
+
+def test_the_steps_are_those_of_a_plain_reading():
+    # With the five labs there are six equations, which six conjugate gradients solve exactly.
+    rows = rows_of(world(4, branches=1, labs=5, strata=14, windows=3))
+    for steps in (1, 2, 3, 9):
+        found = climbed(lab_pairs(rows), tolerance=0.0, steps=steps)
+        for got, want in zip((found.mu, found.a, found.b), plain_steps(rows, steps), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-10)
+
+
+def hard_and_easy(seed: int) -> LabRows:
+    """Branches where all labs find failures, where few do and where none does: they take 2 to 15 steps."""
+    w = world(seed, branches=12, labs=15, strata=12, labs_a_cell=5)
+    share = np.array([1.0, 0.5, 0.15, 0.0])[w.branch % 4]
+    finds = np.random.default_rng(seed).random((12, 15))[w.branch, w.lab] < share
+    return lab_rows(w.lab, w.stratum, w.tested, w.failed * finds, branch=w.branch)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_branch_goes_as_far_as_it_would_alone(seed):
+    pairs = lab_pairs(hard_and_easy(seed))
+    together = climbed(pairs, tolerance=1e-3)
+    for branch in range(pairs.branches):
+        some = np.arange(pairs.branches) == branch
+        alone, its = climbed(pairs.of_branches(some), tolerance=1e-3), together.of(pairs, some)
+        for name in ("mu", "a", "b"):
+            np.testing.assert_array_equal(getattr(its, name), getattr(alone, name))
+        for field in dataclasses.fields(alone.terms):
+            np.testing.assert_array_equal(getattr(its.terms, field.name), getattr(alone.terms, field.name))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_steps_are_left_out_does_not_show_in_four_decimals(seed, monkeypatch):
+    rows = hard_and_easy(seed)
+    found = pair_effects(rows)
+    monkeypatch.setattr(lab_effects, "TOLERANCE", 1e-11)
+    monkeypatch.setattr(lab_effects, "LAST_TOLERANCE", 1e-11)
+    monkeypatch.setattr(lab_effects, "MOST_RATIO_STEPS", 100)
+    monkeypatch.setattr(lab_newton, "SOLVER_STEPS", 20)
+    np.testing.assert_allclose(found, pair_effects(rows), atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1, 21_845, 21_846, 2**40])

@@ -15,7 +15,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.record import MemoryRecords
 
 from streams.kafka_records import _QuickRecords
-from streams.log import LogRecord
+from streams.medium import headers_of
 
 PLACE = TopicPartition("t", 0)
 COMMITTED = 1
@@ -98,11 +98,16 @@ def test_records_and_positions_are_those_of_kafka_python(seed: int) -> None:
         assert quick == taken(Fetcher.PartitionRecords, data, aborted, start, step)
 
 
-def test_records_are_log_records() -> None:
+def test_records_have_what_intake_asks_for() -> None:
     data = batch(5, [(0, 1, b"k", b"v", []), (1, 2, None, b"w", [("h", None)])])
     found = _QuickRecords(5, PLACE, MemoryRecords(data), isolation_level=COMMITTED).take(10)
-    assert found == [LogRecord(5, 1, b"k", b"v", ()), LogRecord(6, 2, None, b"w", (("h", b""),))]
-    assert {type(record) for record in found} == {LogRecord}
+    told = [(one.offset, one.timestamp, one.key, one.value) for one in found]
+    assert told == [
+        (5, 1, b"k", b"v"),
+        (6, 2, None, b"w"),
+    ]
+    assert [tuple(one.headers) for one in found] == [(), (("h", None),)]
+    assert [headers_of(one) for one in found] == [(), (("h", b""),)]
 
 
 def test_a_damaged_batch_is_told_after_what_was_good() -> None:
