@@ -59,6 +59,14 @@ def told(events: int, reading: float, whole: float) -> Figures:
     }
 
 
+def arrow_is_ready() -> None:
+    """pyarrow looks for pandas when it makes its first array, and imports it where it is: a third of a second, which
+    only an environment for development has."""
+    import pyarrow as pa
+
+    pa.array([0])
+
+
 def settings(tick: str | int = HOUR) -> Any:
     """The defaults, with codes learned from the data, and ticks of so many seconds."""
     from streams.config import Config
@@ -129,6 +137,7 @@ def of_table(folder: str, tick: str) -> Figures:
     config, out = settings(tick), Path(folder) / f"of-table-{tick}"
     catalogue = config.load_catalogue()
     prepare(out, config)
+    arrow_is_ready()
     began = time.process_time()
     with Spool(out) as spool:
         intake = FileIntake(config, catalogue, spool, Slice())
@@ -144,6 +153,7 @@ def by_scratch(folder: str) -> Figures:
     from streams.replay import scratch
 
     config = settings()
+    arrow_is_ready()
     began = time.process_time()
     with scratch(Path(folder) / "scratch", config) as medium:
         fill(medium, config, [(TOPIC, str(Path(folder) / "events.parquet"))], None)
@@ -169,6 +179,7 @@ def replayed(medium: Any, out: Path, before: float, tick: str | int = HOUR) -> F
     config = settings(tick)
     catalogue = config.load_catalogue()
     stretches = {origin: Stretch(0, end, 0, -COMPLETE) for origin, end in medium.ends(INPUTS).items() if end}
+    arrow_is_ready()
     began = time.process_time()
     with few_collections(), reading(medium, Intake(config, catalogue), stretches, 5_000, config, None) as readers:
         while readers:
