@@ -301,32 +301,22 @@ class KafkaAssess:
 
     def _add_state(self, out: Outbox, saved: Saved, resume: int) -> int:
         """Add what is to be stored; returns its bytes."""
-
-        def add(key: bytes, value: bytes | None) -> None:
-            out.add("assess-changelog", self.partition, key, value)
-
-        def pieces(kind: bytes, new: list[bytes], before: int) -> int:
-            for piece, data in enumerate(new):
-                add(_key(kind, piece), data)
-            for piece in range(len(new), before):
-                add(_key(kind, piece), None)
-            return len(new)
-
+        changelog = "assess-changelog", self.partition
         for last, segment in saved.segments:
-            add(_key(_SEGMENT, self._segments, last), segment)
+            out.add(*changelog, _key(_SEGMENT, self._segments, last), segment)
             self._kept.append((self._segments, last))
             self._segments += 1
         if saved.base is not None:
-            self._pieces = pieces(_BASE, saved.base, self._pieces)
+            self._pieces = out.add_pieces(*changelog, _BASE, saved.base, self._pieces)
             before = saved.forgotten_before
             gone = [kept for kept in self._kept if before is not None and kept[1] < before]
             for kept in gone:
-                add(_key(_SEGMENT, *kept), None)
+                out.add(*changelog, _key(_SEGMENT, *kept), None)
             self._kept = self._kept[len(gone) :]
         if saved.effects is not None:
-            self._effects = pieces(_EFFECTS, saved.effects, self._effects)
+            self._effects = out.add_pieces(*changelog, _EFFECTS, saved.effects, self._effects)
         built, said = self._built_under, self._said_through
         row = ProgressRow(saved.progress, resume, self._segments, built, said, self._pieces, self._effects)
         packed = msgspec.msgpack.encode(row)
-        add(PROGRESS_KEY, packed)
+        out.add(*changelog, PROGRESS_KEY, packed)
         return saved.nbytes + len(packed) - len(saved.progress)
