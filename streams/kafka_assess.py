@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -113,27 +114,30 @@ async def _last_closed(client: dict[str, Any], topic: str, partition: int) -> in
     return last
 
 
-async def end_of(client: dict[str, Any], topic: str, partition: int) -> int:
-    """The present end of a partition, before the first record of a transaction that is still open."""
-    consumer = AIOKafkaConsumer(**client, isolation_level="read_committed", enable_auto_commit=False)
+@asynccontextmanager
+async def _consumer(client: dict[str, Any], **options: Any) -> AsyncIterator[Any]:
+    """A consumer of committed records."""
+    consumer = AIOKafkaConsumer(**client, isolation_level="read_committed", enable_auto_commit=False, **options)
     try:  # a start that is broken off must be closed too
         await consumer.start()
-        tp = Partition(topic, partition)
-        return int((await consumer.end_offsets([tp]))[tp])
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def end_of(client: dict[str, Any], topic: str, partition: int) -> int:
+    """The present end of a partition, before the first record of a transaction that is still open."""
+    tp = Partition(topic, partition)
+    async with _consumer(client) as consumer:
+        return int((await consumer.end_offsets([tp]))[tp])
 
 
 async def read_committed(
     client: dict[str, Any], topic: str, partition: int, progress: Callable[[float], None] = lambda done: None
 ) -> AsyncIterator[Any]:
     """All committed records of a partition, in order, up to its present end."""
-    consumer = AIOKafkaConsumer(
-        **client, isolation_level="read_committed", enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
-    )
-    try:  # a start that is broken off must be closed too
-        await consumer.start()
-        tp = Partition(topic, partition)
+    tp = Partition(topic, partition)
+    async with _consumer(client, max_partition_fetch_bytes=8 << 20) as consumer:
         consumer.assign([tp])
         await consumer.seek_to_beginning(tp)
         end = (await consumer.end_offsets([tp]))[tp]
@@ -143,8 +147,6 @@ async def read_committed(
             for records in (await consumer.getmany(tp, timeout_ms=500)).values():
                 for record in records:
                     yield record
-    finally:
-        await consumer.stop()
 
 
 def _key(kind: bytes, *numbers: int) -> bytes:
