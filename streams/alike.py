@@ -163,7 +163,8 @@ class AlikeIntake:
         needed = {name for name, field in self._fields.items() if field.required}
         if not (needed <= {names.get(raw) for raw in form.spans} and {_ID, _REPORTED} <= texts):
             return None
-        if self._strict and any(raw not in names for raw in form.spans):
+        unknown_fields = any(raw not in names for raw in form.spans)
+        if self._strict and unknown_fields:
             return None
         bounds = {_ID: (1, LONGEST_ID), _BATCH: (1, LONGEST)}
         as_is, looked_up = [], []
@@ -176,8 +177,7 @@ class AlikeIntake:
         owners = [self._owner(form, raw, names.get(raw)) for raw in looked_up]
         return _Plan(
             form, looked_up, np.array(owners, np.int64), [names.get(raw) for raw in looked_up], as_is,
-            _OCCURRED in texts, self._owner_of[_BATCH] if _BATCH in texts else None,
-            any(raw not in names for raw in form.spans),
+            _OCCURRED in texts, self._owner_of[_BATCH] if _BATCH in texts else None, unknown_fields,
         )  # fmt: skip
 
     def _owner(self, form: Form, raw: bytes, name: str | None) -> int:

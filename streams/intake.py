@@ -135,12 +135,6 @@ class Intake:
         if taken is not None:
             columns, shards = _merged(taken, columns, shards)
         sampled = (offsets % SAMPLE == 0) & ~refused
-        looked_into = int(sampled.sum())
-        unknown = 0
-        for rows, unknown_fields in [] if taken is None else taken.alike:  # nothing need be decoded for these
-            unknown += int(sampled[rows].sum()) * unknown_fields
-            sampled[rows] = False
-        sample = [values[row] for row in np.flatnonzero(sampled).tolist()]
         return IntakeResult(
             origin,
             columns,
@@ -150,8 +144,8 @@ class Intake:
             [],
             int(arrivals[-1]),
             records[-1].offset + 1,
-            looked_into=looked_into,
-            unknown=unknown + sum(has_unknown_fields(kind, value) for value in sample if value is not None),
+            looked_into=int(sampled.sum()),
+            unknown=_with_unknown_fields(kind, values, sampled, taken),
             requeued=sum(1 for told in headers if told and attempts_of(told)) if any(headers) else 0,
         )
 
@@ -221,6 +215,18 @@ def _offsets_of(records: Sequence[Record]) -> npt.NDArray[np.int64]:
     if last - first == len(records) - 1:
         return np.arange(first, last + 1)
     return np.fromiter((record.offset for record in records), np.int64, len(records))
+
+
+def _with_unknown_fields(
+    kind: Kind, values: Sequence[bytes | None], sampled: npt.NDArray[np.bool_], taken: Taken | None
+) -> int:
+    """How many of the sampled records have fields that this version does not know."""
+    left, found = sampled.copy(), 0
+    for rows, unknown_fields in [] if taken is None else taken.alike:  # nothing need be decoded for these
+        found += int(left[rows].sum()) * unknown_fields
+        left[rows] = False
+    sample = (values[row] for row in np.flatnonzero(left).tolist())
+    return found + sum(has_unknown_fields(kind, value) for value in sample if value is not None)
 
 
 class _Builder:

@@ -6,7 +6,7 @@ are kept. A cell's day that stands below zero counts as zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -72,27 +72,17 @@ def peer_sums_back(
 
 def kept_sums_back(store: CellStore, rows: Rows, last_day: int, ends: Sequence[int]) -> dict[int, tuple[Ints, Ints]]:
     """:func:`sums_back`, of which the store keeps what lies some days back."""
-    late, early, until = _parted(ends, last_day)
-    lively = sums_back(store, rows, last_day, late)
-    if not early:
-        return lively
-    table = store.kept.table(("sums", *early), until, (len(early), 2), np.int64)
-    settled = table.of(rows, lambda at: _stacked(sums_back(store, rows[at], until, early)))
-    return _joined(ends, lively, early, settled)
+    return _partly_kept(store, "sums", rows, last_day, ends, lambda at, *to: sums_back(store, rows[at], *to), None)
 
 
 def kept_peer_sums_back(
     store: CellStore, rows: Rows, wider: Rows, last_day: int, ends: Sequence[int]
 ) -> dict[int, tuple[Ints, Ints]]:
     """:func:`peer_sums_back` of rows and the next wider ones, of which the store keeps what lies some days back."""
-    late, early, until = _parted(ends, last_day)
-    lively = peer_sums_back(store, rows, wider, last_day, late)
-    if not early:
-        return lively
-    table = store.kept.table(("peer sums", *early), until, (len(early), 2), np.int64)
     above = np.where(wider >= 0, wider, rows)
-    settled = table.of(rows, lambda at: _stacked(peer_sums_back(store, rows[at], wider[at], until, early)), above)
-    return _joined(ends, lively, early, settled)
+    return _partly_kept(
+        store, "peer sums", rows, last_day, ends, lambda at, *to: peer_sums_back(store, rows[at], wider[at], *to), above
+    )
 
 
 def kept_failures_back(store: CellStore, rows: Rows, last_day: int, days: int) -> Ints:
@@ -129,26 +119,31 @@ def _failures(store: CellStore, rows: Rows, last_day: int, days: int) -> Ints:
     return out
 
 
-def _parted(ends: Sequence[int], last_day: int) -> tuple[list[int], list[int], int]:
-    """The ends among the lively days, those of the days before counted from their last, and that last day."""
-    late = sorted({min(end, _LIVELY) for end in ends})
-    return late, [end - _LIVELY for end in ends if end > _LIVELY], last_day - _LIVELY
+def _partly_kept(
+    store: CellStore,
+    name: str,
+    rows: Rows,
+    last_day: int,
+    ends: Sequence[int],
+    sums: Callable[[Rows | slice, int, Sequence[int]], dict[int, tuple[Ints, Ints]]],
+    others: Rows | None,
+) -> dict[int, tuple[Ints, Ints]]:
+    """``sums`` of places in ``rows``: over the lively days found anew, over the days before kept by the store under a
+    name. Each row's hang on that of ``others`` [rows] too."""
+    early, until = [end - _LIVELY for end in ends if end > _LIVELY], last_day - _LIVELY
+    out = sums(slice(None), last_day, sorted({min(end, _LIVELY) for end in ends}))
+    if early:
+        table = store.kept.table((name, *early), until, (len(early), 2), np.int64)
+        settled = table.of(rows, lambda at: _stacked(sums(at, until, early)), others)
+        failed, tested = out[_LIVELY]
+        for at, end in enumerate(early):
+            out[end + _LIVELY] = failed + settled[:, at, 0], tested + settled[:, at, 1]
+    return {end: out[end] for end in ends}
 
 
 def _stacked(sums: dict[int, tuple[Ints, Ints]]) -> Ints:
     """Sums [rows, ends, fields]."""
     return np.stack([np.stack(fields, axis=1) for fields in sums.values()], axis=1)
-
-
-def _joined(
-    ends: Sequence[int], lively: dict[int, tuple[Ints, Ints]], early: list[int], settled: Ints
-) -> dict[int, tuple[Ints, Ints]]:
-    """For each end the sums over the lively days and, for those that reach further back, the days before."""
-    before = {end + _LIVELY: settled[:, at] for at, end in enumerate(early)}
-    out = {end: lively[end] for end in ends if end <= _LIVELY}
-    failed, tested = lively.get(_LIVELY, (0, 0))
-    out |= {end: (failed + sums[:, 0], tested + sums[:, 1]) for end, sums in before.items()}
-    return out
 
 
 def _running(daily: Ints, ends: Sequence[int]) -> Ints:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -113,27 +114,30 @@ async def _last_closed(client: dict[str, Any], topic: str, partition: int) -> in
     return last
 
 
-async def end_of(client: dict[str, Any], topic: str, partition: int) -> int:
-    """The present end of a partition, before the first record of a transaction that is still open."""
-    consumer = AIOKafkaConsumer(**client, isolation_level="read_committed", enable_auto_commit=False)
+@asynccontextmanager
+async def _consumer(client: dict[str, Any], **options: Any) -> AsyncIterator[Any]:
+    """A consumer of committed records."""
+    consumer = AIOKafkaConsumer(**client, isolation_level="read_committed", enable_auto_commit=False, **options)
     try:  # a start that is broken off must be closed too
         await consumer.start()
-        tp = Partition(topic, partition)
-        return int((await consumer.end_offsets([tp]))[tp])
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def end_of(client: dict[str, Any], topic: str, partition: int) -> int:
+    """The present end of a partition, before the first record of a transaction that is still open."""
+    tp = Partition(topic, partition)
+    async with _consumer(client) as consumer:
+        return int((await consumer.end_offsets([tp]))[tp])
 
 
 async def read_committed(
     client: dict[str, Any], topic: str, partition: int, progress: Callable[[float], None] = lambda done: None
 ) -> AsyncIterator[Any]:
     """All committed records of a partition, in order, up to its present end."""
-    consumer = AIOKafkaConsumer(
-        **client, isolation_level="read_committed", enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
-    )
-    try:  # a start that is broken off must be closed too
-        await consumer.start()
-        tp = Partition(topic, partition)
+    tp = Partition(topic, partition)
+    async with _consumer(client, max_partition_fetch_bytes=8 << 20) as consumer:
         consumer.assign([tp])
         await consumer.seek_to_beginning(tp)
         end = (await consumer.end_offsets([tp]))[tp]
@@ -143,8 +147,6 @@ async def read_committed(
             for records in (await consumer.getmany(tp, timeout_ms=500)).values():
                 for record in records:
                     yield record
-    finally:
-        await consumer.stop()
 
 
 def _key(kind: bytes, *numbers: int) -> bytes:
@@ -301,32 +303,22 @@ class KafkaAssess:
 
     def _add_state(self, out: Outbox, saved: Saved, resume: int) -> int:
         """Add what is to be stored; returns its bytes."""
-
-        def add(key: bytes, value: bytes | None) -> None:
-            out.add("assess-changelog", self.partition, key, value)
-
-        def pieces(kind: bytes, new: list[bytes], before: int) -> int:
-            for piece, data in enumerate(new):
-                add(_key(kind, piece), data)
-            for piece in range(len(new), before):
-                add(_key(kind, piece), None)
-            return len(new)
-
+        changelog = "assess-changelog", self.partition
         for last, segment in saved.segments:
-            add(_key(_SEGMENT, self._segments, last), segment)
+            out.add(*changelog, _key(_SEGMENT, self._segments, last), segment)
             self._kept.append((self._segments, last))
             self._segments += 1
         if saved.base is not None:
-            self._pieces = pieces(_BASE, saved.base, self._pieces)
+            self._pieces = out.add_pieces(*changelog, _BASE, saved.base, self._pieces)
             before = saved.forgotten_before
             gone = [kept for kept in self._kept if before is not None and kept[1] < before]
             for kept in gone:
-                add(_key(_SEGMENT, *kept), None)
+                out.add(*changelog, _key(_SEGMENT, *kept), None)
             self._kept = self._kept[len(gone) :]
         if saved.effects is not None:
-            self._effects = pieces(_EFFECTS, saved.effects, self._effects)
+            self._effects = out.add_pieces(*changelog, _EFFECTS, saved.effects, self._effects)
         built, said = self._built_under, self._said_through
         row = ProgressRow(saved.progress, resume, self._segments, built, said, self._pieces, self._effects)
         packed = msgspec.msgpack.encode(row)
-        add(PROGRESS_KEY, packed)
+        out.add(*changelog, PROGRESS_KEY, packed)
         return saved.nbytes + len(packed) - len(saved.progress)

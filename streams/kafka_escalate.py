@@ -33,34 +33,22 @@ from streams.wire import ClosedMarker, Routed, Told, kind_of
 
 __all__ = ["KafkaEscalate"]
 
-_STATE = b"state"
-_OVERSIGHT = b"oversight"
+_STATE, _STATE_PIECE = b"state", b"state-"
+_OVERSIGHT, _OVERSIGHT_PIECE = b"oversight", b"oversight-"
 _OFFSET_PAUSE: Final = 1.0
 """Seconds for which the group's offset may lag behind what is written."""
 _PIECE_BYTES: Final = 4 << 20
 """Of a snapshot in one row, with room to spare below the largest record (``MAX_RECORD_BYTES``)."""
 
 
-def _piece(key: bytes, number: int) -> bytes:
-    """Key of a row with a further piece of a snapshot."""
-    return b"%s-%d" % (key, number)
-
-
-def _whole(key: bytes, first: bytes, pieces: int, rows: dict[bytes, bytes]) -> bytes:
+def _whole(kind: bytes, first: bytes, pieces: int, rows: dict[bytes, bytes]) -> bytes:
     """A snapshot put together again."""
-    return b"".join([first, *(rows[_piece(key, number)] for number in range(pieces))])
+    return b"".join([first, *(rows[kind + b"%d" % number] for number in range(pieces))])
 
 
-def _further(key: bytes, snapshot: bytes, before: int) -> dict[bytes, bytes | None]:
-    """Rows for what of a snapshot its first row cannot hold, and for those of ``before`` that are needed no more."""
-    pieces = [snapshot[at : at + _PIECE_BYTES] for at in range(_PIECE_BYTES, len(snapshot), _PIECE_BYTES)]
-    held: list[bytes | None] = [*pieces, *[None] * (before - len(pieces))]
-    return {_piece(key, number): piece for number, piece in enumerate(held)}
-
-
-def _pieces_of(snapshot: bytes) -> int:
-    """How many rows hold what the first cannot."""
-    return max(0, -(-len(snapshot) // _PIECE_BYTES) - 1)
+def _further(snapshot: bytes) -> list[bytes]:
+    """What of a snapshot its first row cannot hold, in pieces."""
+    return [snapshot[at : at + _PIECE_BYTES] for at in range(_PIECE_BYTES, len(snapshot), _PIECE_BYTES)]
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -110,14 +98,14 @@ class KafkaEscalate:
             if held is not None:
                 with reading("escalate's state"):
                     row = msgspec.msgpack.decode(held, type=_Row)
-                    snapshot = _whole(_STATE, row.snapshot, row.pieces, last)
+                    snapshot = _whole(_STATE_PIECE, row.snapshot, row.pieces, last)
                 check_built(row.built_under, self._built_under, topic)
                 self.stage.restore(snapshot)
                 self.offset, self._again_until = row.offset, row.again_until
                 self._pieces, self._oversight_pieces = row.pieces, row.oversight_pieces
             if oversight is not None:
                 with reading("the state of oversight"):
-                    oversight = _whole(_OVERSIGHT, oversight, self._oversight_pieces, last)
+                    oversight = _whole(_OVERSIGHT_PIECE, oversight, self._oversight_pieces, last)
                 self.stage.oversight.restore(oversight)
         if held is None:
             # The state was given up (streams.kafka_rebuild), or never was.
@@ -195,18 +183,17 @@ class KafkaEscalate:
 
     def _add_state(self, out: Outbox) -> int:
         """Add what is to be stored; returns its bytes."""
+        changelog = "escalate-changelog", 0
         snapshot, oversight = self.stage.snapshot(), self.stage.oversight.snapshot()
-        rows = _further(_STATE, snapshot, self._pieces)
-        self._pieces = _pieces_of(snapshot)
+        self._pieces = out.add_pieces(*changelog, _STATE_PIECE, _further(snapshot), self._pieces)
         if oversight is not None:
-            rows |= {_OVERSIGHT: oversight[:_PIECE_BYTES]} | _further(_OVERSIGHT, oversight, self._oversight_pieces)
-            self._oversight_pieces = _pieces_of(oversight)
-        counts = self._pieces, self._oversight_pieces
-        row = _Row(snapshot[:_PIECE_BYTES], self.offset, self._built_under, self._again_until, *counts)
-        rows[_STATE] = msgspec.msgpack.encode(row)
-        for key, value in rows.items():
-            out.add("escalate-changelog", 0, key, value)
-        return sum(len(value or b"") for value in rows.values())
+            out.add(*changelog, _OVERSIGHT, oversight[:_PIECE_BYTES])
+            more = _further(oversight)
+            self._oversight_pieces = out.add_pieces(*changelog, _OVERSIGHT_PIECE, more, self._oversight_pieces)
+        first, counts = snapshot[:_PIECE_BYTES], (self._pieces, self._oversight_pieces)
+        row = msgspec.msgpack.encode(_Row(first, self.offset, self._built_under, self._again_until, *counts))
+        out.add(*changelog, _STATE, row)
+        return len(snapshot) - len(first) + len(row) + len(oversight or b"")
 
     def _tell_standing(self) -> None:
         if self._meter.on:

@@ -31,6 +31,13 @@ class Outbox:
         """Note a record for a partition of a topic (its short name)."""
         self._rows.setdefault((topic_name(self._prefix, topic), partition), []).append((key, value, list(headers)))
 
+    def add_pieces(self, topic: str, partition: int, kind: bytes, pieces: Sequence[bytes], before: int) -> int:
+        """Note numbered records of a kind, and tombstones for those of ``before`` that are needed no more. Returns how
+        many there are now."""
+        for number, piece in enumerate([*pieces, *[None] * (before - len(pieces))]):
+            self.add(topic, partition, kind + b"%d" % number, piece)
+        return len(pieces)
+
     async def deliver(self, producer: Any) -> None:
         """Send everything and await its acknowledgement.
 

@@ -51,7 +51,7 @@ class Slots:
     def put(self, keys: Keys, numbers: Numbers, held: Keys) -> Numbers:
         """Give distinct keys new numbers; ``held`` holds these keys too. Returns what they had before, -1 for none."""
         if _ROOM * (self._count + len(keys)) > len(self._numbers):
-            self._grow(self._count + len(keys), held)
+            self._renew(self._numbers[self._numbers >= 0], self._count + len(keys), held)
         slot, before = self._walk(keys, held)
         self._place(slot, keys, numbers)
         self._count += int((before < 0).sum())
@@ -61,7 +61,7 @@ class Slots:
         """Forget the numbers below ``count``; the others go down by as many, and ``held`` holds their keys."""
         kept = self._numbers[self._numbers >= count] - np.int32(count)
         self._bits = _FEWEST_BITS
-        self._renew(kept, held)
+        self._renew(kept, len(kept), held)
 
     def _walk(self, keys: Keys, held: Keys) -> tuple[Places, Numbers]:
         """Of each key the slot that it has, or the free one where it is looked for last, and the number there."""
@@ -92,14 +92,9 @@ class Slots:
             on = (self._numbers.take(slot) != numbers).nonzero()[0]
             slot, stride, numbers = slot[on], stride[on], numbers[on]
 
-    def _grow(self, count: int, held: Keys) -> None:
-        """Have room for so many keys."""
+    def _renew(self, numbers: Numbers, count: int, held: Keys) -> None:
+        """Hold these numbers only, with room for so many keys."""
         while _ROOM * count > 1 << self._bits:
-            self._bits += 1
-        self._renew(self._numbers[self._numbers >= 0], held)
-
-    def _renew(self, numbers: Numbers, held: Keys) -> None:
-        while _ROOM * len(numbers) > 1 << self._bits:
             self._bits += 1
         self._numbers = np.full(1 << self._bits, -1, np.int32)
         self._count = len(numbers)

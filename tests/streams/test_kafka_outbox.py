@@ -74,6 +74,14 @@ def test_a_record_larger_than_a_batch_goes_out_by_itself() -> None:
     ]  # fmt: skip
 
 
+def test_pieces_are_numbered_and_those_needed_no_more_are_deleted() -> None:
+    out = Outbox("")
+    assert out.add_pieces("assess-changelog", 2, b"base-", [b"x", b"y"], 4) == 2
+    assert out.add_pieces("assess-changelog", 2, b"effects-", [b"z"], 0) == 1
+    rows = [(b"base-0", b"x"), (b"base-1", b"y"), (b"base-2", None), (b"base-3", None), (b"effects-0", b"z")]
+    assert delivered(out, Producer()) == [("assess-changelog", 2, [(*row, []) for row in rows])]
+
+
 def test_a_refusal_is_raised() -> None:
     out = Outbox("")
     out.add("signals", 0, b"k", b"v")
