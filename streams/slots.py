@@ -25,7 +25,8 @@ _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Slots:
-    """The numbers of distinct keys, with three to six slots for each.
+    """The numbers of distinct keys, with three to twelve slots for each: all move when room is made, so that is done
+    fourfold at once.
 
     The keys themselves are held by whoever asks: in ``held``, the key of number ``i`` is ``held[i]``.
     """
@@ -51,7 +52,7 @@ class Slots:
     def put(self, keys: Keys, numbers: Numbers, held: Keys) -> Numbers:
         """Give distinct keys new numbers; ``held`` holds these keys too. Returns what they had before, -1 for none."""
         if _ROOM * (self._count + len(keys)) > len(self._numbers):
-            self._renew(self._numbers[self._numbers >= 0], self._count + len(keys), held)
+            self._renew(self._numbers[self._numbers >= 0], 2 * (self._count + len(keys)), held)
         slot, before = self._walk(keys, held)
         self._place(slot, keys, numbers)
         self._count += int((before < 0).sum())
