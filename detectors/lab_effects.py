@@ -16,7 +16,7 @@ Where a lab tests one cell only and a cell has one lab only, nothing can tell th
 that lab's effect for judging that cell is 0, and ``separable`` says so. A branch with one lab has no lab effects.
 
 A branch's results have the same bits whichever other branches are there and in whatever order the rows come: rows are
-sorted first, sums run in that order within a branch, and the iterations are of a fixed number.
+sorted first, sums run in that order within a branch, and it decides by itself when an iteration is at its end.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ ROUNDS = 4
 """Variances are worked out so often, each time at the mode of those before."""
 
 TOLERANCE, LAST_TOLERANCE = 1e-2, 1e-3
-"""Largest last moves of effects while the variances still change, and in the end; squared they are what is left."""
+"""Largest last moves of effects while the variances still change, and in the end; what is left is about their square,
+under 1e-4."""
 
 MOST_RATIO_STEPS = 20
 WEAK = 0.25
@@ -282,8 +283,8 @@ def _apart(
     unknown: FloatArray,
     start: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Labs (strata) against the others: log-odds against them, after so many Newton steps from those that were found
-    before, and 1 / its variance if there is none, ``[groups]``."""
+    """Labs (strata) against the others: log-odds against them, by Newton steps from `start` until none moves further,
+    and 1 / its variance if there is none, ``[groups]``."""
     base, _ = _beside_others(pairs, mu, effect, of, alone)
     group = pairs.pair_lab if of == "lab" else pairs.pair_stratum
     left = _Ratios(base, pairs.weighted_tested, pairs.weighted_failed, group, effect.size)

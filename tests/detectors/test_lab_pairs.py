@@ -183,6 +183,17 @@ def test_a_branch_goes_as_far_as_it_would_alone(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
+def test_the_effects_of_a_branch_have_the_bits_that_they_have_alone(seed):
+    rows = hard_and_easy(seed)
+    found = pair_effects(rows)
+    for branch in range(rows.branch.size):
+        its = rows.branch_of == branch
+        columns = rows.lab[rows.lab_of], rows.stratum[rows.stratum_of], rows.tested, rows.failed
+        alone = pair_effects(lab_rows(*(column[its] for column in columns)))
+        np.testing.assert_array_equal(found[np.unique(rows.pair_of[its])], alone)
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_what_steps_are_left_out_does_not_show_in_four_decimals(seed, monkeypatch):
     rows = hard_and_easy(seed)
     found = pair_effects(rows)
