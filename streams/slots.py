@@ -18,14 +18,14 @@ Keys = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]
 Places = npt.NDArray[np.intp]
 _FEWEST_BITS: Final = 10
-_ROOM: Final = 3
+_ROOM: Final = 2
 """Slots for a key at the least: with fewer, more keys stand in each other's way."""
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 """2**64 divided by the golden ratio: times this, neighbours lie far apart in the upper bits."""
 
 
 class Slots:
-    """The numbers of distinct keys, with three to twelve slots for each: all move when room is made, so that is done
+    """The numbers of distinct keys, with two to eight slots for each: all move when room is made, so that is done
     fourfold at once.
 
     The keys themselves are held by whoever asks: in ``held``, the key of number ``i`` is ``held[i]``.
