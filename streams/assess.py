@@ -37,7 +37,7 @@ from streams.ticks import Calendar, Origin, Watermarks
 
 __all__ = ["PROGRESS_VERSION", "Assess", "Closed", "Saved", "Segment", "too_late"]
 
-PROGRESS_VERSION: Final = 5
+PROGRESS_VERSION: Final = 6
 EFFECTS_A_PIECE: Final = 50_000
 """Effects of labs in one stored piece: well under the size of a message."""
 BASE_ROWS: Final = 200_000

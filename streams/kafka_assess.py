@@ -110,7 +110,11 @@ async def _last_closed(client: dict[str, Any], topic: str, partition: int) -> in
     async for row in read_committed(client, topic, 0):
         kind, about = kind_of(row.headers)
         if kind == "closed" and about == partition and row.value is not None:
-            last = max(msgspec.json.decode(row.value, type=ClosedMarker).through, -COMPLETE if last is None else last)
+            try:
+                marker = msgspec.json.decode(row.value, type=ClosedMarker)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # not ours; escalate says so
+            last = max(marker.through, -COMPLETE if last is None else last)
     return last
 
 

@@ -10,6 +10,7 @@ A snapshot that is larger than a record may be goes in pieces: the first in the 
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,6 +22,7 @@ from schemas.alerts import Alert, Signal
 from schemas.catalogue import Catalogue
 from schemas.topics import topic_name
 from streams.config import Config, built_under
+from streams.decode import Record
 from streams.escalate import Escalate
 from streams.kafka_assess import check_built, end_of, read_changelog, read_committed
 from streams.kafka_intake import ARRIVAL_HEADER
@@ -32,6 +34,8 @@ from streams.transport import RecordBatch
 from streams.wire import ClosedMarker, Routed, Told, kind_of
 
 __all__ = ["KafkaEscalate"]
+
+logger = logging.getLogger(__name__)
 
 _STATE, _STATE_PIECE = b"state", b"state-"
 _OVERSIGHT, _OVERSIGHT_PIECE = b"oversight", b"oversight-"
@@ -49,6 +53,11 @@ def _whole(kind: bytes, first: bytes, pieces: int, rows: dict[bytes, bytes]) -> 
 def _further(snapshot: bytes) -> list[bytes]:
     """What of a snapshot its first row cannot hold, in pieces."""
     return [snapshot[at : at + _PIECE_BYTES] for at in range(_PIECE_BYTES, len(snapshot), _PIECE_BYTES)]
+
+
+def _say_foreign(partition: str, record: Record, error: Exception) -> None:
+    mend = "let nobody but tocsin write to this topic"
+    logger.error("%s@%d is passed over, it is no record of ours (%s); %s", partition, record.offset, error, mend)
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -113,8 +122,12 @@ class KafkaEscalate:
         if self.offset < self._again_until:  # no revision is written twice
             responses = topic_name(self._prefix, "emergency-response")
             async for record in read_committed(client, responses, 0):
-                alert = msgspec.json.decode(record.value or b"", type=_Revision)
-                self._written.add((alert.id, alert.revision))
+                try:
+                    alert = msgspec.json.decode(record.value or b"", type=_Revision)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    _say_foreign(f"{responses}-0", record, error)
+                else:
+                    self._written.add((alert.id, alert.revision))
         self._meter.restoring("escalate", 0, 1.0)
         self._tell_standing()
         return self.offset
@@ -123,29 +136,35 @@ class KafkaEscalate:
         """Apply a batch of ``signals`` in order; records that are not ours are passed over."""
         began = time.perf_counter()
         for record in batch.records:
-            kind, partition = kind_of(record.headers)
-            if record.value is None:
-                continue
-            if kind == "signal":
-                self.stage.offer(partition, None, [msgspec.json.decode(record.value, type=Signal)])
-            elif kind == "tally":
-                told = msgspec.json.decode(record.value, type=Told)
-                self.stage.offer(partition, None, (), [(told.tick, told.tally)])
-            elif kind == "closed":
-                marker = msgspec.json.decode(record.value, type=ClosedMarker)
-                self.stage.offer(marker.partition, marker.through, ())
-                self._alerts += self.stage.close()
-            elif kind == "grave":
-                signal = msgspec.json.decode(record.value, type=Signal)
-                arrival = dict(record.headers).get(ARRIVAL_HEADER) or record.timestamp
-                self._meter.arrived([signal.alert_id], int(arrival))
-                self._alerts += self.stage.grave(signal)
-            elif kind == "disposition":
-                routed = msgspec.json.decode(record.value, type=Routed)
-                self.stage.dispose(routed.arrival, routed.disposition)
+            try:
+                self._take(record)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the broker's checksum was good: it is not ours
+                _say_foreign(f"{batch.topic}-{batch.partition}", record, error)
         self.offset = batch.next_offset
         self._dirty = True
         self._meter.took("escalate", len(batch.records), time.perf_counter() - began)
+
+    def _take(self, record: Record) -> None:
+        kind, partition = kind_of(record.headers)
+        if record.value is None:
+            return
+        if kind == "signal":
+            self.stage.offer(partition, None, [msgspec.json.decode(record.value, type=Signal)])
+        elif kind == "tally":
+            told = msgspec.json.decode(record.value, type=Told)
+            self.stage.offer(partition, None, (), [(told.tick, told.tally)])
+        elif kind == "closed":
+            marker = msgspec.json.decode(record.value, type=ClosedMarker)
+            self.stage.offer(marker.partition, marker.through, ())
+            self._alerts += self.stage.close()
+        elif kind == "grave":
+            signal = msgspec.json.decode(record.value, type=Signal)
+            arrival = dict(record.headers).get(ARRIVAL_HEADER) or record.timestamp
+            self._meter.arrived([signal.alert_id], int(arrival))
+            self._alerts += self.stage.grave(signal)
+        elif kind == "disposition":
+            routed = msgspec.json.decode(record.value, type=Routed)
+            self.stage.dispose(routed.arrival, routed.disposition)
 
     def due(self, pause: float) -> bool:
         """Alerts do not wait; the state alone may, for ``pause`` seconds."""

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from builders import DAY, START
 from test_escalate import CALENDAR, CONFIG, T0, grave
@@ -16,6 +18,8 @@ from streams import kafka_escalate
 from streams.kafka_escalate import KafkaEscalate
 from streams.stored import StoredStateError
 from streams.tally import DELAY_EDGES, SourceCount, Tally
+from streams.transport import RecordBatch
+from streams.wire import header
 
 CATALOGUE = CONFIG.load_catalogue()
 
@@ -145,3 +149,43 @@ def test_a_piece_of_oversight_that_is_lost_is_told_with_the_way_to_mend_it(chang
     del changelog.rows[b"oversight-1"]
     with pytest.raises(StoredStateError, match=r"escalate-changelog: .*oversight.*`tocsin state rebuild"):
         asyncio.run(escalate().restore({}))
+
+
+def row(offset: int, value: bytes | None, kind: str | None) -> Any:
+    headers = [] if kind is None else header(kind, 0)
+    return SimpleNamespace(offset=offset, timestamp=T0, key=None, value=value, headers=headers)
+
+
+def test_what_others_write_into_signals_is_passed_over_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    ours = msgspec.json.encode(grave("grave-1"))
+    records = [
+        row(3, b"{", "signal"), row(4, b"\xff", "grave"), row(5, ours, "grave"), row(6, b"[]", "closed"),
+        row(7, b"{}", "tally"), row(8, b"7", "disposition"), row(9, None, "signal"), row(10, b"?", None),
+    ]  # fmt: skip
+    stage = escalate()
+    stage.take(RecordBatch("signals", 0, 1, 1, records, next_offset=11))
+    assert [alert.id for alert in stage._alerts] == ["grave-1"]
+    assert stage.offset == 11
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.split(" ")[0] for text in said] == [f"signals-0@{at}" for at in (3, 4, 6, 7, 8)]
+    assert all("let nobody but tocsin write to this topic" in text for text in said)
+
+
+def test_what_others_write_among_the_alerts_is_passed_over_when_the_state_is_built_anew(
+    changelog: Compacted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def alerts(client: object, topic: str, partition: int) -> AsyncIterator[Any]:
+        for offset, value in enumerate([b"hello", None, b'{"id": "a", "revision": 2}', b'{"id": 7}']):
+            yield row(offset, value, None)
+
+    async def end(*_: object) -> int:
+        return 9
+
+    monkeypatch.setattr(kafka_escalate, "read_committed", alerts)
+    monkeypatch.setattr(kafka_escalate, "end_of", end)
+    stage = escalate()
+    assert asyncio.run(stage.restore({})) == 0
+    assert stage._written == {("a", 2)}
+    assert [record.getMessage().split(" ")[0] for record in caplog.records] == [
+        f"emergency-response-0@{at}" for at in (0, 1, 3)
+    ]
