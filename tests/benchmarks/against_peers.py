@@ -33,7 +33,7 @@ from tests.benchmarks.load import LEAST_FAILED, TARGET, WINDOW_DAYS, CellDay, Lo
 from tests.benchmarks.rates import ROOT, Figures, Setting
 
 PARTITIONS = 4
-EVENTS, QUICK_EVENTS = 1_000_000, 60_000
+EVENTS, QUICK_EVENTS = 2_000_000, 60_000
 ROUNDS, QUICK_ROUNDS = 3, 1
 GIVE_UP_AFTER = 600.0
 STOP_WITHIN = 20.0

@@ -58,9 +58,9 @@ PEERS: tuple[Peer, ...] = (
         ),
     ),
     Peer("bytewax", "Bytewax 0.21.1", "recovery snapshots of 10 s", _python("bytewax", "bytewax_flow.py")),
-    Peer("quix", "Quix Streams 3.28.1", "RocksDB + changelog topic", _python("quix", "quix.py"), part=2),
+    Peer("quix", "Quix Streams 3.28.1", "RocksDB + changelog topic", _python("quix", "quix.py"), part=4),
     Peer(
         "faust", "stock Faust 0.15.3, table", "RocksDB + changelog topic",
-        _python("faust", "faust_table.py", "worker", "-l", "warn", "--without-web"), part=10,
+        _python("faust", "faust_table.py", "worker", "-l", "warn", "--without-web"), part=20,
     ),
 )  # fmt: skip
