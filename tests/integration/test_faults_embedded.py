@@ -76,8 +76,13 @@ def test_without_memory_of_what_was_counted_copies_count_twice_and_the_command_f
     ],
 )
 def test_with_a_protection_taken_out_kills_show(mutation: str, blows: int, room: Path) -> None:
-    run = run_once("kill", embedded.FAULTS["kill"], 1_000, SCALE, room / mutation, blows, mutation=mutation)
-    assert run.events > 1_000, run.words
+    # A kill may strike where the protection is not needed: more of them then.
+    for seed in range(1_000, 1_005):
+        place = room / f"{mutation}-{seed}"
+        run = run_once("kill", embedded.FAULTS["kill"], seed, SCALE, place, blows, mutation=mutation)
+        assert run.events > 1_000, run.words
+        if run.lost or run.duplicated:
+            break
     assert run.lost or run.duplicated
     if mutation == "commit-ahead":
         assert run.lost

@@ -14,6 +14,7 @@ from broker import PASSWORD, USER, KafkaBroker, certificate, run_kcat, tls_and_a
 from broker import create_topics as make
 
 from schemas.topics import ALL_TOPICS, RAW_TOPICS
+from streams.decode import Record
 from streams.kafka_client import (
     MAX_RECORD_BYTES,
     BrokerAddress,
@@ -25,8 +26,8 @@ from streams.kafka_client import (
     create_topics,
     describe,
 )
-from streams.log import LogRecord, partition_for
-from streams.medium import Medium, Outgoing
+from streams.log import partition_for
+from streams.medium import Medium, Outgoing, headers_of
 
 pytestmark = pytest.mark.kafka
 
@@ -45,7 +46,7 @@ def medium(kafka: Any, topic_prefix: str) -> Iterator[KafkaMedium]:
     made.close()
 
 
-def everything(medium: Medium, topic: str, batch: int = 500) -> dict[int, list[LogRecord]]:
+def everything(medium: Medium, topic: str, batch: int = 500) -> dict[int, list[Record]]:
     return {
         origin[1]: [record for records in medium.read(origin, 0, end, batch) for record in records]
         for origin, end in medium.ends([topic]).items()
@@ -78,7 +79,8 @@ def test_records_come_back_as_they_went(medium: KafkaMedium, kafka: Any, topic_p
     wanted: dict[int, list[tuple[Any, ...]]] = {0: [], 1: [], 2: []}
     for record in records:
         wanted[partition_for(record.key, 3)].append((record.time, record.key, record.value, tuple(record.headers)))
-    assert {part: [tuple(r)[1:] for r in rows] for part, rows in found.items()} == wanted
+    told = {part: [(r.timestamp, r.key, r.value, headers_of(r)) for r in rows] for part, rows in found.items()}
+    assert told == wanted
     assert [r.offset for rows in found.values() for r in rows] == [
         i for rows in wanted.values() for i in range(len(rows))
     ]
