@@ -312,16 +312,19 @@ def _fill(ballast: Path, leave: int) -> None:
     """Take the whole disk but for a few bytes."""
     handle = os.open(ballast, os.O_WRONLY | os.O_CREAT)
     try:
-        stat = os.statvfs(ballast.parent)
-        os.posix_fallocate(handle, 0, max(1, stat.f_bavail * stat.f_frsize - leave))
-        os.lseek(handle, 0, os.SEEK_END)
-        while not leave:
-            os.write(handle, bytes(4_096))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+        while (room := _free(ballast.parent) - leave) > 0:
+            try:
+                os.posix_fallocate(handle, os.fstat(handle).st_size, room)
+            except OSError as error:  # the run took some of it meanwhile, and then we are given nothing: once more
+                if error.errno != errno.ENOSPC:
+                    raise
     finally:
         os.close(handle)
+
+
+def _free(folder: Path) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
 
 
 def clock_jump(run: Run, rng: random.Random, scale: float, room: Path, blows: int, **hooks: Any) -> None:
