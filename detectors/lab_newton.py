@@ -18,14 +18,16 @@ from detectors.evidence import BoolArray, FloatArray, IntArray
 from detectors.lab_pairs import LabPairs
 from detectors.lab_rows import group_sum
 
-__all__ = ["LARGEST_MOVE", "Effects", "Terms", "climb", "log_odds_at"]
+__all__ = ["LARGEST_MOVE", "Effects", "Terms", "climb", "log_odds_at", "residuals"]
 
 LARGEST_MOVE = 1.0
 """Of an effect in a step, on the log-odds: far from the mode a whole step may lead further away."""
 MOST_STEPS = 40
+"""Ordinary labs take one to eight, a lab that fails all that it tests up to eighteen."""
 FEW = 4
 """When only every so-manieth branch has still to move, it is worth while to pick those out."""
 SOLVER_STEPS = 6
+"""Conjugate gradients in a Newton step: what they leave of it the next step takes up."""
 _NOTHING = 1e-200
 """A squared length under this is none: the equations are solved."""
 
@@ -45,10 +47,7 @@ class Terms:
     @classmethod
     def of(cls, pairs: LabPairs, log_odds: FloatArray) -> Terms:
         """Those at the log-odds of the pairs, which it may overwrite."""
-        p = special.expit(log_odds, out=log_odds)
-        info = pairs.weighted_tested * p
-        pair = pairs.weighted_failed - info
-        info *= np.subtract(1.0, p, out=p)
+        pair, info = residuals(pairs.weighted_tested, pairs.weighted_failed, log_odds)
         return cls(
             pair=pair,
             pair_info=info,
@@ -90,6 +89,15 @@ class Effects:
         found = (others.mu, others.a, others.b, *(getattr(others.terms, one.name) for one in fields(Terms)))
         for (values, some), other in zip(self._parts(pairs, branches), found, strict=True):
             values[some] = other
+
+
+def residuals(tested: FloatArray, failed: FloatArray, log_odds: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """What failed beyond its expectation, and the information, n p (1 - p), at some log-odds, which are overwritten."""
+    p = special.expit(log_odds, out=log_odds)
+    info = tested * p
+    residual = failed - info
+    info *= np.subtract(1.0, p, out=p)
+    return residual, info
 
 
 def log_odds_at(pairs: LabPairs, mu: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:

@@ -28,8 +28,8 @@ from streams.kafka_topics import (
     topic_metadata,
     topic_settings,
 )
-from streams.log import LogRecord, partition_for
-from streams.medium import Outgoing, headers_of
+from streams.log import partition_for
+from streams.medium import Outgoing
 from streams.ticks import Origin
 
 __all__ = [
@@ -212,7 +212,7 @@ class KafkaMedium:
 
     def follow(
         self, topics: Sequence[str], stop: Callable[[], bool], *, from_start: bool
-    ) -> Iterator[tuple[Origin, LogRecord]]:
+    ) -> Iterator[tuple[Origin, Record]]:
         """Records as they come, from the beginning or from now on, until ``stop`` answers True.
 
         Where to begin is settled by this call, not by the first record asked for. What was there then is delivered
@@ -223,7 +223,7 @@ class KafkaMedium:
 
     def _follow(
         self, topics: list[str], stop: Callable[[], bool], at: dict[Origin, int], goal: dict[Origin, int]
-    ) -> Iterator[tuple[Origin, LogRecord]]:
+    ) -> Iterator[tuple[Origin, Record]]:
         with self._connection.explained():
             consumer = self._connection.consumer()
         try:
@@ -236,7 +236,7 @@ class KafkaMedium:
                 for place, found in polled.items():
                     for record in found:
                         at[places[place]] = record.offset + 1
-                        yield places[place], _record(record)
+                        yield places[place], record
                 if stop():
                     with self._connection.explained(names):
                         if all(consumer.position(place) >= goal.get(origin, 0) for place, origin in places.items()):
@@ -313,10 +313,6 @@ class KafkaMedium:
         return {
             (topic, part): found[TopicPartition(topic_name(self.prefix, topic), part)].offset for topic, part in origins
         }
-
-
-def _record(found: Any) -> LogRecord:
-    return LogRecord(found.offset, found.timestamp, found.key, found.value, headers_of(found))
 
 
 def _size(key: bytes | None, value: bytes | None) -> int:
