@@ -8,7 +8,6 @@ the two, record by record.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +25,10 @@ from schemas.personal import FREE_TEXT, PERSONAL_KINDS, has_personal_number
 from streams.alike import AlikeIntake
 from streams.columns import COLUMN_TYPES, WITHDRAWN, EventColumns, concatenate
 from streams.decode import LAST_MS, EventDecoder, kind_in
+from streams.identity import Identities
 from streams.lean import LeanDecoder
 from streams.packing import delays
+from streams.siphash import Texts
 from streams.ticks import MS_PER_DAY, Calendar, Origin
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Bulk:
         self._alike = AlikeIntake(kind, decoder, config, severity)
         self._reporter = attrgetter(REPORTERS[kind])
         self._behind = attrgetter(REPORTERS[kind], "producer", "batch", "gtin")
-        self._hash = hashlib.blake2b(f"{kind}\0".encode(), digest_size=8)
+        self._identities = Identities(kind)
         words = severity.nonconformity
         self._severity: dict[str | None, int] = {
             name: int(getattr(words, name)) for name in ("critical", "major", "minor")
@@ -285,12 +286,8 @@ class Bulk:
         return codes, [msgspec.json.encode(one).decode() for one in behind]
 
     def _ids(self, events: list[Any]) -> npt.NDArray[np.uint64]:
-        begun, digests = self._hash, []
-        for event in events:
-            hashed = begun.copy()
-            hashed.update(f"{event.source}\0{event.event_id}".encode())
-            digests.append(hashed.digest())
-        return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+        codes, sources = _coded([event.source for event in events])
+        return self._identities.of(sources, codes, Texts.of([event.event_id.encode() for event in events]))
 
 
 def _numbers(values: list[int | None]) -> Ints:

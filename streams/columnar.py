@@ -3,7 +3,7 @@
 A table whose columns bear the names of the event's fields (:func:`streams.importers.native_rows`) repeats itself:
 products, labs and words come again and again. So each distinct cell is converted and checked once, by the same rules
 as in the row's journey (a :class:`~streams.conversion.Worksheet` of the one field, then msgspec), and the rows are
-arrays of numbers. Times and counts are checked as arrays. What is left per row is the hash of its id.
+arrays of numbers. Times and counts are checked as arrays. Nothing is left that costs a call a row.
 
 As in :mod:`streams.bulk`, this module only says yes: :meth:`TableIntake.take` gives the rows that it can vouch for,
 and whatever else there is, is left to the way of a single row, which also says what is wrong with it.
@@ -22,6 +22,7 @@ from streams.decode import LAST_MS, EventDecoder
 from streams.distinct import distinct_of, numbers_of, simple_ids, times_of
 from streams.importers import native_mapping
 from streams.packing import ABSENT, Numbers, PlainRows, RowPacker
+from streams.siphash import Texts
 from streams.ticks import MS_PER_DAY, Calendar
 
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ class TableIntake:
         good &= ~told | (sound & (occurred <= reported + MS_PER_DAY))
         return reported, (np.where(told, occurred, reported) + offset) // MS_PER_DAY
 
-    def _event_ids(self, column: Any, good: Bools) -> list[bytes]:
-        """The bytes of each row's ``event_id``; takes the yes from rows that have no good one."""
+    def _event_ids(self, column: Any, good: Bools) -> Texts:
+        """Each row's ``event_id``; takes the yes from rows that have no good one."""
         if column is None:
             good[:] = False
-            return []
+            return Texts.of([])
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         simple = simple_ids(column)
@@ -113,6 +114,4 @@ class TableIntake:
         field = self._fields["event_id"]
         codes = field.codes(column, len(good))
         good &= codes >= 0
-        values = np.array([*(text.encode() for text in field.values), b""], object)
-        found: list[bytes] = values[codes].tolist()
-        return found
+        return Texts.of([*(text.encode() for text in field.values), b"", b""]).take(codes)

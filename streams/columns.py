@@ -42,7 +42,7 @@ TABLES: Final = (
 )
 """The dictionary-coded columns, and the tables that their indices point to."""
 
-COLUMNS_VERSION: Final = 2
+COLUMNS_VERSION: Final = 3
 LONGEST_DELAY: Final = 32_767
 """Days; a longer one is told as this."""
 _FEW: Final = 256
@@ -52,7 +52,7 @@ WITHDRAWN: Final = 1
 NOTE: Final = 2
 
 COLUMN_TYPES: Final[dict[str, Any]] = {
-    "event": np.uint64,  # hash of (kind, source, event_id)
+    "event": np.uint64,  # of (kind, source, event_id): streams/identity.py
     "revision": np.int32,
     "flags": np.uint8,
     "indicator": np.uint8,

@@ -22,7 +22,9 @@ from streams.conversion import Worksheet, cells_of
 from streams.decode import LAST_MS, EventDecoder
 from streams.mapping import Mapping
 from streams.packing import ABSENT, BAD, LONGEST_ID, FieldValues, Numbers, fields_of, vouching
+from streams.siphash import Texts
 from streams.ticks import Calendar
+from streams.vocabulary import PADDING, Buffer
 
 __all__ = ["Distinct", "distinct_of", "numbers_of", "simple_ids", "times_of"]
 
@@ -156,8 +158,8 @@ def times_of(field: Distinct, column: Any, size: int, offset_ms: int) -> tuple[I
     return ms - (offset_ms if zone is None else 0), there, sound
 
 
-def simple_ids(column: Any) -> list[bytes] | None:
-    """The bytes of every cell of a column of identifiers; None where there is one that a closer look must judge.
+def simple_ids(column: Any) -> Texts | None:
+    """Every cell of a column of identifiers; None where there is one that a closer look must judge.
 
     Simple is what neither stripping nor any pattern could change: printable ASCII without blanks, of a good length.
     """
@@ -168,8 +170,9 @@ def simple_ids(column: Any) -> list[bytes] | None:
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     lengths = np.diff(ends)
-    text = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
-    if lengths.min() < 1 or lengths.max() > LONGEST_ID or text.min() <= 0x20 or text.max() >= 0x7F:
+    if data is None or lengths.min() < 1 or lengths.max() > LONGEST_ID:
         return None
-    found: list[bytes] = column.cast(pa.large_binary()).to_numpy(zero_copy_only=False).tolist()
-    return found
+    text = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+    if text.min() <= 0x20 or text.max() >= 0x7F:
+        return None
+    return Texts(Buffer(text.tobytes() + bytes(PADDING)), ends[:-1] - ends[0], lengths)

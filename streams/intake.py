@@ -29,6 +29,7 @@ from streams.columns import COLUMN_TYPES, LONGEST_DELAY, NOTE, WITHDRAWN, EventC
 from streams.config import Config
 from streams.decode import Decoded, EventDecoder, Record, has_unknown_fields, kind_in
 from streams.grave import grave_id, grave_level, ladder_evidence, severity_of
+from streams.identity import identity
 from streams.privacy import REASON as PERSONAL
 from streams.privacy import is_personal, personal_field, personal_rejection, redacted
 from streams.ticks import Calendar, Origin
@@ -234,7 +235,6 @@ class _Builder:
 
     def __init__(self, kind: Kind, origin: Origin) -> None:
         self._kind = kind
-        self._prefix = f"{kind}\0".encode()
         self._number = KINDS.index(kind)
         self._origin = origin
         texts = ("product", "region", "trace", "reporter", "hazard")
@@ -263,10 +263,9 @@ class _Builder:
         severity = severity_of(event, rules)
         if signal is not None and signal.alert_id is not None:
             self._graves.append(Grave(len(self._shards), signal.alert_id, signal.level))
-        digest = hashlib.blake2b(self._prefix + f"{event.source}\0{event.event_id}".encode(), digest_size=8).digest()
         row = (
-            int.from_bytes(digest, "little"), event.revision, WITHDRAWN if event.withdrawn else 0, self._number,
-            severity, day, arrival, offset, n, x, delay,
+            identity(self._kind, event.source, event.event_id), event.revision, WITHDRAWN if event.withdrawn else 0,
+            self._number, severity, day, arrival, offset, n, x, delay,
         )  # fmt: skip
         for name, value in zip(_PLAIN, row, strict=True):
             lists[name].append(value)

@@ -2,12 +2,11 @@
 
 A table (:mod:`streams.columnar`) and records alike in form (:mod:`streams.alike`) both give, for every row, the number
 of each field's value among the field's values. From there on it is the same: do the fields agree with one another, how
-grave is it, who stands behind it, what is the hash of its id.
+grave is it, who stands behind it, which event is it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,8 @@ from schemas.events import EVENT_TYPES, KINDS, REPORTERS, Kind
 from schemas.personal import FREE_TEXT, has_personal_number
 from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns
 from streams.decode import EventDecoder
+from streams.identity import Identities
+from streams.siphash import Texts
 from streams.ticks import MS_PER_DAY, Calendar
 
 if TYPE_CHECKING:
@@ -205,8 +206,7 @@ class RowPacker:
         self._fields = fields
         self._severity = severity
         self._calendar = Calendar(config.tick_ms, config.offset_ms)
-        self._begun: list[hashlib.blake2b] = []
-        self._begun_sources: list[str] = []
+        self._identities = Identities(kind)
 
     def pack(
         self,
@@ -215,7 +215,7 @@ class RowPacker:
         counts: dict[str, Numbers],
         reported: Ints,
         since: Ints,
-        ids: list[bytes],
+        ids: Texts,
         behind: Callable[[str, Rows], npt.NDArray[np.int32]] | None = None,
     ) -> PlainRows:
         """The rows that are good so far as columns, less those whose fields do not agree with one another.
@@ -229,7 +229,7 @@ class RowPacker:
         reported, since
             Epoch milliseconds, and the local day of the occurrence.
         ids
-            The bytes of each row's ``event_id``.
+            Each row's ``event_id``, in UTF-8.
         behind
             The codes of a field for some rows, where they are told only for those that count against a product.
         """
@@ -245,7 +245,7 @@ class RowPacker:
         hazard = self._fields["injury"].values if kind == "injury" else []
         columns["hazard"] = codes["injury"][rows] if kind == "injury" else np.full(len(rows), -1, np.int32)
         columns["trace"], traces = self._traces(rows, behind or (lambda name, some: codes[name][some]), columns["x"])
-        columns["event"] = self._hashes(rows, codes["source"], ids)
+        columns["event"] = self._identities.of(self._fields["source"].values, codes["source"][rows], ids.take(rows))
         columns["revision"] = counts["revision"].of(rows, 0)
         columns["indicator"] = np.full(len(rows), KINDS.index(kind))
         columns["day"] = (reported[rows] + self._calendar.offset_ms) // MS_PER_DAY
@@ -318,27 +318,6 @@ class RowPacker:
             msgspec.json.encode([values[code] for values, code in zip(texts, one, strict=True)]).decode()
             for one in said
         ]
-
-    def _hashes(self, rows: Rows, sources: npt.NDArray[np.int32], ids: list[bytes]) -> npt.NDArray[np.uint64]:
-        """The hash of (kind, source, event_id): the one thing that costs a call a row."""
-        begun = self._begun_with(self._fields["source"].values)
-        digests = bytearray()
-        if len(rows) < len(ids):
-            ids = [ids[row] for row in rows.tolist()]
-        for source, name in zip(sources[rows].tolist(), ids, strict=True):
-            hashed = begun[source].copy()
-            hashed.update(name)
-            digests += hashed.digest()
-        return np.frombuffer(bytes(digests), "<u8").astype(np.uint64)
-
-    def _begun_with(self, sources: list[str]) -> list[hashlib.blake2b]:
-        """The hash begun with each source; what was begun before is kept while the field's values are."""
-        if len(self._begun) > len(sources) or sources[: len(self._begun)] != self._begun_sources:
-            self._begun, self._begun_sources = [], []
-        for source in sources[len(self._begun) :]:
-            self._begun.append(hashlib.blake2b(f"{self._kind}\0{source}\0".encode(), digest_size=8))
-            self._begun_sources.append(source)
-        return self._begun
 
 
 def _numbered(columns: list[npt.NDArray[np.int32]], sizes: list[int]) -> tuple[npt.NDArray[np.intp], Ints]:
