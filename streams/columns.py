@@ -45,6 +45,8 @@ TABLES: Final = (
 COLUMNS_VERSION: Final = 3
 LONGEST_DELAY: Final = 32_767
 """Days; a longer one is told as this."""
+_WIDTHS: Final = (0, 1, 2, 4)
+"""Bytes that a stored value may take, beside those of its type."""
 _FEW: Final = 256
 _MOST: Final = 4
 """A part keeps the dictionaries of the whole up to so many entries a row: trimming would cost more."""
@@ -80,10 +82,44 @@ class Grave(msgspec.Struct, array_like=True):
     level: int
 
 
+class _Narrow(msgspec.Struct, array_like=True):
+    """A column as it is stored: what its values are above the least of them, in as few bytes as the greatest needs, and
+    none at all where all are the same (frame of reference: Goldstein, Ramakrishnan and Shaft 1998)."""
+
+    least: int
+    width: int
+    data: bytes
+
+    @classmethod
+    def of(cls, column: npt.NDArray[Any]) -> _Narrow:
+        least = int(column.min()) if len(column) else 0
+        span = int(column.max()) - least if len(column) else 0
+        width = next((width for width in _WIDTHS if span < 1 << 8 * width), column.itemsize)
+        if width >= column.itemsize:
+            return cls(0, column.itemsize, column.tobytes())
+        above = (column - column.dtype.type(least)).astype(f"<u{width}") if width else column[:0]
+        return cls(least, width, above.tobytes())
+
+    def column(self, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The column of so many rows."""
+        kind = np.dtype(dtype)
+        if self.width not in (*_WIDTHS, kind.itemsize) or self.width > kind.itemsize:
+            raise ValueError(f"no value of {kind.name} has {self.width} bytes")
+        if len(self.data) != size * self.width:
+            raise ValueError("its columns are of different lengths")
+        if self.width == kind.itemsize:
+            return np.frombuffer(self.data, kind)
+        if not self.width:
+            return np.full(size, self.least, kind)
+        above = np.frombuffer(self.data, f"<u{self.width}").astype(kind)
+        above += kind.type(self.least)
+        return above
+
+
 class _Packed(msgspec.Struct, array_like=True):
     version: int
-    size: int
-    columns: dict[str, bytes]
+    events: bytes
+    columns: dict[str, _Narrow]
     products: list[str]
     regions: list[str]
     traces: list[str]
@@ -152,17 +188,19 @@ class EventColumns:
 
     def pack(self) -> bytes:
         """Bytes for a topic or a state row."""
-        raw = {name: column.tobytes() for name, column in self.columns.items()}
-        return msgspec.msgpack.encode(_Packed(COLUMNS_VERSION, len(self), raw, graves=self.graves, **self.tables))
+        narrow = {name: _Narrow.of(column) for name, column in self.columns.items() if name != "event"}
+        events = self.columns["event"].tobytes()
+        return msgspec.msgpack.encode(_Packed(COLUMNS_VERSION, events, narrow, graves=self.graves, **self.tables))
 
     @classmethod
     def unpack(cls, data: bytes) -> EventColumns:
         """The inverse of :meth:`pack`; StoredStateError when the bytes are not of this version."""
         packed = unpack(data, _Packed, COLUMNS_VERSION, "a batch of event columns")
         with reading("a batch of event columns"):
-            columns = {name: np.frombuffer(packed.columns[name], dtype) for name, dtype in COLUMN_TYPES.items()}
-            if any(len(column) != packed.size for column in columns.values()):
-                raise ValueError("its columns are of different lengths")
+            columns: dict[str, npt.NDArray[Any]] = {"event": np.frombuffer(packed.events, COLUMN_TYPES["event"])}
+            for name, dtype in COLUMN_TYPES.items():
+                if name != "event":
+                    columns[name] = packed.columns[name].column(len(columns["event"]), dtype)
         return cls(columns, graves=packed.graves, **{table: getattr(packed, table) for _, table in TABLES})
 
 

@@ -86,12 +86,11 @@ class Form:
             for anchor, text in fixed
             for at in range(0, len(text), WORD)
         ]
-        self._anchors = np.array([anchor for anchor, _, _ in pieces], np.intp)
-        """The marks from which each word of what stands between the values is counted,"""
-        self._beyond = np.array([at for _, at, _ in pieces], np.int64)[:, None]
-        """how far it lies from there, and what it is."""
-        self._words = np.array([int.from_bytes(text, "little") for _, _, text in pieces], np.uint64)[:, None]
-        self._masks = MASKS[[len(text) for _, _, text in pieces]][:, None]
+        self._words = [
+            (anchor, at, np.uint64(int.from_bytes(text, "little")), MASKS[len(text)]) for anchor, at, text in pieces
+        ]
+        """Of each word of what stands between the values: the mark from which it is counted, how far it lies from
+        there, what it is, and which of its bytes count."""
         last = list(spans.values())[-1].closes
         self._tail = None if last is None else (last, len(fixed[-1][1]))
         """What the last value ends with, and how far from there the record ends; ``None`` where it ends with it."""
@@ -131,9 +130,14 @@ class Form:
         marks
             The places of each record's quotes, then of its beginning and its end; shape ``[quotes + 2, records]``.
         """
-        words = buffer.words[marks[self._anchors] + self._beyond]
-        words &= self._masks
-        same = np.asarray((words == self._words).all(axis=0))
+        odd = np.zeros(marks.shape[1], np.uint64)
+        # Word by word, not all in one array: so it stays in the nearer caches.
+        for anchor, at, word, mask in self._words:
+            found = buffer.words[marks[anchor] + at]
+            found ^= word
+            found &= mask
+            odd |= found
+        same: npt.NDArray[np.bool_] = odd == 0
         if self._tail is not None:
             mark, length = self._tail
             same &= marks[mark] + length == marks[-1]

@@ -42,8 +42,12 @@ class Lines:
     """
 
     def __init__(self, values: Sequence[bytes | None], longest: int) -> None:
-        whole = [value or b"" for value in values]
-        text = b"\n".join(whole)
+        whole: Sequence[bytes]
+        try:
+            whole, text = values, b"\n".join(values)  # type: ignore[arg-type, assignment]
+        except TypeError:  # some are absent
+            whole = [value or b"" for value in values]
+            text = b"\n".join(whole)
         lengths = np.fromiter(map(len, whole), np.int64, len(whole))
         self.ends: Ints = np.cumsum(lengths + 1) - 1
         self.starts: Ints = self.ends - lengths

@@ -150,13 +150,53 @@ def test_columns_of_another_version_are_refused_in_words() -> None:
 
 
 def test_damaged_columns_are_refused_as_a_whole() -> None:
-    whole = msgspec.msgpack.decode(EventColumns.empty().pack())
-    for name in COLUMN_TYPES:
-        lacking = [*whole[:2], {key: value for key, value in whole[2].items() if key != name}, *whole[3:]]
-        ragged = [*whole[:2], {**whole[2], name: b"\0" * 8}, *whole[3:]]
-        for damaged in (lacking, ragged):
+    rows: list[Row] = [(n, 0, "p", "r", None, ("losses", 0), n * 300, 0, None) for n in range(4)]
+    for columns in (EventColumns.empty(), columns_of(rows)):
+        version, events, narrow, *rest = msgspec.msgpack.decode(columns.pack())
+        bad: list[Any] = [[version, events + b"\0" * 8, narrow, *rest], [version, events + b"\0", narrow, *rest]]
+        for name, dtype in COLUMN_TYPES.items():
+            if name == "event":
+                continue
+            least, width, data = narrow[name]
+            size = np.dtype(dtype).itemsize
+            others: list[Any] = [
+                [least, width, data + b"\0"], [least, 3, b"\0" * 12], [least, 2 * size, b"\0" * 8 * size],
+                [least, -1, b""], [2**63, 0, b""], "columns", None,
+            ]  # fmt: skip
+            bad += [[version, events, {**narrow, name: other}, *rest] for other in others]
+            bad.append([version, events, {key: value for key, value in narrow.items() if key != name}, *rest])
+        for damaged in bad[1:] if not len(columns) else bad:
             with pytest.raises(ValueError, match="damaged"):
                 EventColumns.unpack(msgspec.msgpack.encode(damaged))
+
+
+EDGES = [0, 1, 2, 127, 128, 255, 256, 257, 2**15 - 1, 2**15, 2**16 - 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32]
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMN_TYPES if name != "event"])
+@pytest.mark.parametrize("span", EDGES)
+def test_numbers_of_any_span_are_stored_narrow_and_come_back(name: str, span: int) -> None:
+    info = np.iinfo(COLUMN_TYPES[name])
+    for least in {info.min, -1, 0, info.max - span}:
+        if not info.min <= least <= least + span <= info.max:
+            continue
+        columns = EventColumns({one: np.zeros(3, dtype) for one, dtype in COLUMN_TYPES.items()})
+        columns.columns[name] = np.array([least + span // 2, least, least + span], COLUMN_TYPES[name])
+        packed = columns.pack()
+        again = EventColumns.unpack(packed)[name]
+        assert again.tolist() == columns[name].tolist()
+        assert again.dtype == COLUMN_TYPES[name]
+        needed = (span.bit_length() + 7) // 8
+        width = next(one for one in (0, 1, 2, 4, 8) if one >= needed)
+        assert len(msgspec.msgpack.decode(packed)[2][name][2]) == 3 * min(width, info.bits // 8)
+
+
+def test_the_whole_range_of_a_type_comes_back() -> None:
+    columns = EventColumns(
+        {name: np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype) for name, dtype in COLUMN_TYPES.items()}
+    )
+    again = EventColumns.unpack(columns.pack())
+    assert all(again[name].tolist() == columns[name].tolist() for name in COLUMN_TYPES)
 
 
 @pytest.mark.parametrize(("count", "size"), [(300, 7), (5_000, 3_000), (256, 1), (257, 60_000), (300, 0)])
