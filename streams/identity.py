@@ -1,7 +1,9 @@
 """The identity of an event: a number that stands for its kind, its source and its id.
 
 It is the SipHash-2-4 of the id under a key that is the BLAKE2b hash of kind and source. By chance two of n events share
-one with a probability of n^2 / 2^65; and to find an id that has the number of another's takes 2^64 trials.
+one with a probability of n^2 / 2^65. The key is no secret, since a replay must come to the same numbers: against
+someone who looks for an id with the number of another source's event stand the 64 bits alone, 2^64 trials as far as is
+known.
 """
 
 from __future__ import annotations
