@@ -42,6 +42,8 @@ logger = logging.getLogger("tocsin.worker")
 _TICKS_AT_ONCE = 50
 _RESTORES_AT_ONCE = 8
 _POLL_SECONDS = 0.5
+_REST_SECONDS = 0.1
+"""So soon what a tick has found goes out when nothing else is to be done."""
 _MEASURE_SECONDS = 2.0
 
 
@@ -98,7 +100,8 @@ class KafkaWorker:
     credentials
         The same for Faust.
     checkpoint_seconds
-        Least time between two checkpoints of a partition.
+        Least time between two checkpoints of a partition, but for what a tick has found when nothing else is to be
+        done.
     meter
         Hears of the work.
     """
@@ -158,9 +161,10 @@ class KafkaWorker:
             async for batch in batches:
                 await self._on_signals(batch)
 
-        # Two timers: closing the ticks of a long record must not hold up the watermarks that others wait for.
+        # One timer each: closing the ticks of a long record must not hold up the watermarks that others wait for.
         app.timer(interval=_POLL_SECONDS)(self._on_quiet)
         app.timer(interval=_POLL_SECONDS)(self._on_idle)
+        app.timer(interval=_REST_SECONDS)(self._on_rest)
         if self._meter.on:
             app.timer(interval=_MEASURE_SECONDS)(self._on_measure)
 
@@ -272,7 +276,7 @@ class KafkaWorker:
             part.take(batch)
         await self._advance(owned, part)
 
-    async def _advance(self, owned: _Owned, part: KafkaAssess) -> None:
+    async def _advance(self, owned: _Owned, part: KafkaAssess, *, at_rest: bool = False) -> None:
         """Close what can be closed, a little at a time: in between the other agents have their turn, and a rebalance,
         for which what is not in a checkpoint is dropped anyway."""
         more, role = True, f"assess-{part.partition}"
@@ -281,7 +285,7 @@ class KafkaWorker:
                 if self._owned is not owned or not self._consumer.ledger.open:
                     return
                 more = part.close(_TICKS_AT_ONCE)
-                if part.due(self._pause):
+                if part.due(self._pause, at_rest=at_rest and not more):
                     await part.checkpoint(owned.producers[role])
             await asyncio.sleep(0)
 
@@ -313,6 +317,13 @@ class KafkaWorker:
             if self._owned is owned and owned.escalate is not None and owned.escalate.due(self._pause):
                 await owned.escalate.checkpoint(owned.producers["escalate"])
 
+    async def _on_rest(self) -> None:
+        """What ticks have found, when nothing else is to be done."""
+        owned = self._owned
+        if owned is not None and self._consumer.ledger.at_rest:
+            parts = (owned.assess[partition] for partition in sorted(owned.assess))
+            await asyncio.gather(*(self._advance(owned, part, at_rest=True) for part in parts))
+
     async def _on_measure(self) -> None:
         """Where the partitions stand, for the meter."""
         owned, ledger, at = self._owned, self._consumer.ledger, self._consumer.position
@@ -338,6 +349,8 @@ class KafkaWorker:
     def run(self, loglevel: str = "WARNING", log_format: LogFormat = "text", told: Sequence[int] = ()) -> None:
         """Run until SIGTERM or SIGINT, also one that came before and stands in ``told``; a failure ends the process
         with status 1."""
+        # A timer that overlaps only says that the worker is busy, and how busy it is its metrics tell.
+        logging.getLogger("mode.timers").setLevel(logging.ERROR)
         how = JSON_LOGGING if log_format == "json" else None
         worker = _Process(self.app, loglevel=loglevel, quiet=True, redirect_stdouts=False, logging_config=how)
         worker.told = told

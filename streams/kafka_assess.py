@@ -258,10 +258,16 @@ class KafkaAssess:
     def _is_news(self, tick: int) -> bool:
         return self._said_through is None or tick > self._said_through
 
-    def due(self, pause: float) -> bool:
-        """Whether a checkpoint is worth its while; watermarks that closed no tick never end, and can wait longer."""
+    def due(self, pause: float, *, at_rest: bool = False) -> bool:
+        """Whether a checkpoint is worth its while; watermarks that closed no tick never end, and can wait longer.
+
+        What a tick has found need not wait for more to go along with it when the worker is ``at_rest``.
+        """
         waited = time.monotonic() - self._checkpointed
-        news = self._dirty or bool(self._signals) or self.stage.closed_through != self._sent_through
+        told = bool(self._signals) or self.stage.closed_through != self._sent_through
+        if told and at_rest:
+            return True
+        news = self._dirty or told
         return waited >= pause if news else self._moved and waited >= _IDLE_PAUSES * pause
 
     def _resume_offset(self) -> int:

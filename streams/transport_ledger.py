@@ -93,6 +93,11 @@ class _Reading:
     unfinished: deque[RecordBatch] = field(default_factory=deque)
     nbytes: int = 0
 
+    @property
+    def at_rest(self) -> bool:
+        read = self.position is not None and self.end is not None and self.position >= self.end
+        return read and not self.unfinished
+
 
 class Ledger:
     """The book of one consumer.
@@ -159,6 +164,11 @@ class Ledger:
     def runs(self) -> dict[TP, int]:
         """The present run of every partition."""
         return {tp: reading.run for tp, reading in self._readings.items()}
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that there is has been read and finished, as of the last poll."""
+        return self.open and all(reading.at_rest for reading in self._readings.values())
 
     def fetchable(self) -> set[TP]:
         """The partitions to poll: those whose agents keep up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ from lacking import say_what_was_lacking
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     say_what_was_lacking(terminalreporter)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Let what is left behind warn now: amid the import of a plugin CPython 3.11 would take it for an error of its own
+    (gh-106905), and end the session with it."""
+    gc.collect()
 
 
 GRACE_SECONDS = 5.0

@@ -73,6 +73,26 @@ def test_batches_of_an_older_generation_are_dropped(ledger: Ledger) -> None:
     assert ledger.unfinished(A) == 0
 
 
+def test_a_worker_is_at_rest_once_all_is_read_to_its_end_and_finished(ledger: Ledger) -> None:
+    def polled(a: int, b: int, *batches: RecordBatch) -> None:
+        list(ledger.accept(Fetched(batches, {A: a, B: b}, {A: 10, B: 0}, ledger.runs())))
+
+    assert not ledger.at_rest  # nothing is known yet
+    polled(0, 0)
+    assert not ledger.at_rest  # ten records are still to be read
+    last = batch(ledger, A, 0)
+    polled(10, 0, last)
+    assert not ledger.at_rest  # an agent has them in hand
+    ledger.finish(last)
+    assert ledger.at_rest
+    ledger.new_run(B)
+    assert not ledger.at_rest  # a seek, and nobody knows yet to where
+    polled(10, 0)
+    assert ledger.at_rest
+    ledger.close()
+    assert not ledger.at_rest
+
+
 def test_batches_from_before_a_seek_are_dropped(ledger: Ledger) -> None:
     held, late = batch(ledger, A, 0), batch(ledger, A, 10)
     assert list(ledger.accept(answer(ledger, held))) == [held]
@@ -232,7 +252,10 @@ def test_a_client_thread_told_to_end_before_it_lives_ends(told_first: bool) -> N
         await asyncio.sleep(0)  # the thread is there now, and has not begun to serve
         await asyncio.wait_for(thread.stop(), 10)
         await starting
-        return thread._thread is not None and thread._thread.is_alive()
+        lives = thread._thread is not None and thread._thread.is_alive()
+        for one in (app.consumer._thread, *([] if lives else [thread])):
+            one.thread_loop.close()
+        return lives
 
     assert not asyncio.run(run())
 
