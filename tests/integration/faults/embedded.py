@@ -312,7 +312,7 @@ def _fill(ballast: Path, leave: int) -> None:
     """Take the whole disk but for a few bytes."""
     handle = os.open(ballast, os.O_WRONLY | os.O_CREAT)
     try:
-        while (room := _free(ballast.parent) - leave) > 0:
+        while (room := shutil.disk_usage(ballast.parent).free - leave) > 0:
             try:
                 os.posix_fallocate(handle, os.fstat(handle).st_size, room)
             except OSError as error:  # the run took some of it meanwhile, and then we are given nothing: once more
@@ -320,11 +320,6 @@ def _fill(ballast: Path, leave: int) -> None:
                     raise
     finally:
         os.close(handle)
-
-
-def _free(folder: Path) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
 
 
 def clock_jump(run: Run, rng: random.Random, scale: float, room: Path, blows: int, **hooks: Any) -> None:
