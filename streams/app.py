@@ -289,6 +289,14 @@ class KafkaWorker:
                     await part.checkpoint(owned.producers[role])
             await asyncio.sleep(0)
 
+    async def _advance_all(self, owned: _Owned, *, at_rest: bool = False) -> None:
+        """The same in every partition; ``at_rest`` only where something is to be written: whoever finished a batch has
+        closed what it let close, so there is nothing else to do."""
+        parts = [owned.assess[partition] for partition in sorted(owned.assess)]
+        if at_rest:
+            parts = [part for part in parts if part.due(self._pause, at_rest=True)]
+        await asyncio.gather(*(self._advance(owned, part, at_rest=at_rest) for part in parts))
+
     async def _on_signals(self, batch: RecordBatch) -> None:
         owned = self._current(batch)
         if owned is None or owned.escalate is None:
@@ -312,7 +320,7 @@ class KafkaWorker:
         owned = self._owned
         if owned is None:
             return
-        await asyncio.gather(*(self._advance(owned, owned.assess[partition]) for partition in sorted(owned.assess)))
+        await self._advance_all(owned)
         async with owned.busy["escalate"]:
             if self._owned is owned and owned.escalate is not None and owned.escalate.due(self._pause):
                 await owned.escalate.checkpoint(owned.producers["escalate"])
@@ -321,8 +329,7 @@ class KafkaWorker:
         """What ticks have found, when nothing else is to be done."""
         owned = self._owned
         if owned is not None and self._consumer.ledger.at_rest:
-            parts = (owned.assess[partition] for partition in sorted(owned.assess))
-            await asyncio.gather(*(self._advance(owned, part, at_rest=True) for part in parts))
+            await self._advance_all(owned, at_rest=True)
 
     async def _on_measure(self) -> None:
         """Where the partitions stand, for the meter."""
