@@ -9,6 +9,7 @@ known.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,8 @@ from streams.siphash import Texts, siphash
 __all__ = ["Identities", "identity"]
 
 _KEY_BYTES: Final = 16
+_KEPT: Final = 4_096
+"""So many keys are kept, those used last: whoever sends events chooses their sources, and may choose ever new ones."""
 
 
 def identity(kind: Kind, source: str, event_id: str) -> int:
@@ -28,12 +31,13 @@ def identity(kind: Kind, source: str, event_id: str) -> int:
     return int.from_bytes(siphash24(event_id.encode(), key=_key(kind, source)).digest(), "little")
 
 
+@lru_cache(maxsize=_KEPT)
 def _key(kind: Kind, source: str) -> bytes:
     return hashlib.blake2b(f"{kind}\0{source}".encode(), digest_size=_KEY_BYTES).digest()
 
 
 class Identities:
-    """Those of many events of one kind; the keys of the sources are kept for the next ones."""
+    """Those of many events of one kind; the keys stay at hand as an array while the list of sources only grows."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind: Kind = kind

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from siphash24 import siphash24
 
 from schemas.events import Kind
-from streams.identity import Identities, identity
+from streams.identity import _KEPT, Identities, _key, identity
 from streams.siphash import Texts, siphash
 
 # Of the texts 00, 00 01, ... of so many bytes under the key 00 01 .. 0f: the 16th is the example of the paper's
@@ -77,6 +77,18 @@ def test_identities_of_many_are_those_of_each_while_sources_are_learned_and_forg
         found = many.of(sources, codes, Texts.of([one.encode() for one in ids])).tolist()
         assert found == [by_definition(kind, sources[code], one) for code, one in zip(codes, ids, strict=True)]
         assert found == [identity(kind, sources[code], one) for code, one in zip(codes, ids, strict=True)]
+
+
+def test_more_sources_than_keys_are_kept_have_the_same_identities() -> None:
+    sources = [f"source-{number}" for number in range(2 * _KEPT + 1)]
+    expected = [by_definition("complaint", source, "a") for source in sources]
+    ids = Texts.of([b"a"] * len(sources))
+    codes = np.arange(len(sources), dtype=np.int32)
+    many = Identities("complaint")
+    for order in (1, -1):  # the second time the keys of some are still there
+        assert [identity("complaint", source, "a") for source in sources[::order]] == expected[::order]
+        assert many.of(sources[::order], codes, ids).tolist() == expected[::order]
+    assert _key.cache_info().currsize == _KEPT
 
 
 def test_an_identity_is_told_by_kind_source_and_id() -> None:
