@@ -24,7 +24,7 @@ from streams.mapping import Mapping
 from streams.packing import ABSENT, BAD, LONGEST_ID, FieldValues, Numbers, fields_of, vouching
 from streams.siphash import Texts
 from streams.ticks import Calendar
-from streams.vocabulary import PADDING, Buffer
+from streams.vocabulary import Buffer
 
 __all__ = ["Distinct", "distinct_of", "numbers_of", "simple_ids", "times_of"]
 
@@ -175,4 +175,4 @@ def simple_ids(column: Any) -> Texts | None:
     text = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
     if text.min() <= 0x20 or text.max() >= 0x7F:
         return None
-    return Texts(Buffer(text.tobytes() + bytes(PADDING)), ends[:-1] - ends[0], lengths)
+    return Texts(Buffer.padded(text.tobytes()), ends[:-1] - ends[0], lengths)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from streams.vocabulary import PADDING, Buffer
+from streams.vocabulary import Buffer
 
 __all__ = ["Lines"]
 
@@ -51,7 +51,7 @@ class Lines:
         lengths = np.fromiter(map(len, whole), np.int64, len(whole))
         self.ends: Ints = np.cumsum(lengths + 1) - 1
         self.starts: Ints = self.ends - lengths
-        self.buffer = Buffer(text + b"\n" * PADDING)
+        self.buffer = Buffer.padded(text)
         self._data = self.buffer.data[: len(text)]
         self._escapes = np.flatnonzero(self._data == _BACKSLASH) if b"\\" in text else np.zeros(0, np.int64)
         self._quotes = np.flatnonzero(self._data == _QUOTE)

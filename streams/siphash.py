@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from streams.vocabulary import MASKS, PADDING, WORD, Buffer
+from streams.vocabulary import MASKS, WORD, Buffer
 
 __all__ = ["Texts", "siphash"]
 
@@ -39,7 +39,7 @@ class Texts:
     @classmethod
     def of(cls, texts: list[bytes]) -> Texts:
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        return cls(Buffer(b"".join(texts) + bytes(PADDING)), np.cumsum(lengths) - lengths, lengths)
+        return cls(Buffer.padded(b"".join(texts)), np.cumsum(lengths) - lengths, lengths)
 
     def __len__(self) -> int:
         return len(self.starts)

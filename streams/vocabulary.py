@@ -49,6 +49,11 @@ class Buffer:
         # Every place begins a word: they overlap.
         self.words: Words = np.ndarray((len(text) - WORD + 1,), "<u8", buffer=text, strides=(1,))
 
+    @classmethod
+    def padded(cls, text: bytes) -> Buffer:
+        """That of a text which nothing follows yet; the one copy that is made of it is the buffer's."""
+        return cls(text + bytes(PADDING))
+
     def cut(self, starts: Ints, lengths: Ints) -> list[bytes]:
         """The texts at some places."""
         text = self.text
