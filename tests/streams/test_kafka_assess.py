@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import pytest
 from builders import DAY, START, body, world_config
+from compacted import Compacted
 
 from streams import kafka_assess
 from streams.intake import Intake
@@ -36,25 +33,6 @@ class Clock:
         return self.now
 
 
-class Producer:
-    """Stands for aiokafka's, and takes whatever it is given."""
-
-    def create_batch(self) -> Any:
-        return SimpleNamespace(append=lambda **row: row)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        yield
-
-    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
-        acknowledged = asyncio.get_running_loop().create_future()
-        acknowledged.set_result(None)
-        return acknowledged
-
-    async def send_offsets_to_transaction(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
@@ -73,11 +51,15 @@ def batch(offset: int, mark: int, *times: int) -> RecordBatch:
     return RecordBatch("keyed-events", 0, 1, 1, [record], offset + 1)
 
 
+def write(part: KafkaAssess) -> None:
+    asyncio.run(part.checkpoint(Compacted("assess-changelog")))
+
+
 def test_what_a_tick_has_found_is_written_at_once_when_nothing_else_is_to_be_done(clock: Clock) -> None:
     part = KafkaAssess(CONFIG, CATALOGUE, (ORIGIN,), 0, "g")
     part.take(batch(0, START))
     part.close(10)
-    asyncio.run(part.checkpoint(Producer()))
+    write(part)
     clock.now += 0.1
     part.take(batch(1, START + 1, START))
     part.close(10)
@@ -90,7 +72,7 @@ def test_what_a_tick_has_found_is_written_at_once_when_nothing_else_is_to_be_don
     assert not part.due(PAUSE)
     clock.now += PAUSE
     assert part.due(PAUSE)
-    asyncio.run(part.checkpoint(Producer()))
+    write(part)
     assert not part.due(PAUSE, at_rest=True)
 
 
@@ -98,7 +80,7 @@ def test_a_watermark_that_closes_nothing_waits_long_also_at_rest(clock: Clock) -
     part = KafkaAssess(CONFIG, CATALOGUE, (ORIGIN,), 0, "g")
     part.take(batch(0, START + 2 * DAY, START))
     part.close(10)
-    asyncio.run(part.checkpoint(Producer()))
+    write(part)
     part.take(batch(1, START + 2 * DAY + 1))
     part.close(10)
     clock.now += 5 * PAUSE

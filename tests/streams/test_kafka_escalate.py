@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import blake2b
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from builders import DAY, START
+from compacted import Compacted
 from test_escalate import CALENDAR, CONFIG, T0, grave
 
 from streams import kafka_escalate
@@ -24,49 +24,9 @@ from streams.wire import header
 CATALOGUE = CONFIG.load_catalogue()
 
 
-class Batch:
-    """Stands for aiokafka's: it takes whatever it is given."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[bytes, bytes | None]] = []
-
-    def append(self, *, timestamp: None, key: bytes, value: bytes | None, headers: list[Any]) -> object:
-        self.rows.append((key, value))
-        return self
-
-
-class Compacted:
-    """Stands for the producer and for the changelog: it holds the last value of each key."""
-
-    def __init__(self) -> None:
-        self.rows: dict[bytes, bytes] = {}
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        yield
-
-    def create_batch(self) -> Batch:
-        return Batch()
-
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
-        for key, value in batch.rows if topic == "escalate-changelog" else ():
-            self.rows.pop(key, None)
-            if value is not None:
-                self.rows[key] = value
-        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        acknowledged.set_result(None)
-        return acknowledged
-
-    async def send_offsets_to_transaction(self, *_: Any) -> None:
-        """Nobody asks for them here."""
-
-    async def read(self, *_: Any) -> dict[bytes, bytes]:
-        return dict(self.rows)
-
-
 @pytest.fixture
 def changelog(monkeypatch: pytest.MonkeyPatch) -> Compacted:
-    held = Compacted()
+    held = Compacted("escalate-changelog")
     monkeypatch.setattr(kafka_escalate, "read_changelog", held.read)
     monkeypatch.setattr(kafka_escalate, "_PIECE_BYTES", 10_000)
     return held
