@@ -33,7 +33,7 @@ from streams.labs import Effects, monday_of, week_of
 from streams.state import AssessState, Folded
 from streams.stored import reading, unpack
 from streams.tally import LabCount, Tally
-from streams.ticks import Calendar, Origin, Watermarks
+from streams.ticks import MS_PER_DAY, Calendar, Origin, Watermarks
 
 __all__ = ["PROGRESS_VERSION", "Assess", "Closed", "Saved", "Segment", "too_late"]
 
@@ -44,6 +44,8 @@ BASE_ROWS: Final = 200_000
 """Events folded since the last base, at least, before the next one is worth its while."""
 SEGMENT_ROWS: Final = 20_000
 _EXPIRY_DAYS: Final = 32
+_MOST_EXPECTED: Final = 1 << 25
+"""Events that room is made for before they come: what is said of them may be wrong."""
 
 
 class Segment(msgspec.Struct, array_like=True):
@@ -170,6 +172,12 @@ class Assess:
         self._offered: dict[Origin, int] = {}
         self._stored_effects = self.state.labs.pack()
 
+    def expect(self, events: int, span_ms: int) -> None:
+        """Make room for so many events, evenly spread over a time; there may be more, or fewer."""
+        remembered = (self._config.state.remember_days + _EXPIRY_DAYS) * MS_PER_DAY
+        together = events * remembered // max(span_ms, remembered)
+        self.state.ledger.expect(min(together, _MOST_EXPECTED))
+
     def offer(self, origin: Origin, columns: EventColumns) -> EventColumns:
         """Take events to wait for their tick.
 
@@ -256,7 +264,9 @@ class Assess:
             self._tell(tick, self._last_day, day, closed)
         self._last_day = day
         self._expire(day)
-        folded = self.state.fold_tick(tick, parts) if parts else Folded({}, EventColumns.empty(), 0)
+        folded = Folded({}, EventColumns.empty(), 0)
+        if parts:
+            folded = self.state.fold_tick(tick, parts, stored=self._stored)
         if len(folded.rows) and self._stored:
             self._fresh.append((tick, folded.rows))
         closed.ticks.append(tick)

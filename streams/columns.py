@@ -7,6 +7,7 @@ exists in another partition, so that a correction that moves an event to another
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -175,12 +176,15 @@ class EventColumns:
         part = EventColumns(rows, graves=graves, **tables)
         return part if sum(map(len, tables.values())) <= (stop - start) * _MOST + _FEW else part.trimmed()
 
-    def trimmed(self) -> EventColumns:
-        """The same rows with dictionaries that hold only what they use, for storing."""
+    def trimmed(self, whole: Container[str] = ()) -> EventColumns:
+        """The same rows with dictionaries that hold only what they use, for storing; those named ``whole`` stay."""
         columns = dict(self.columns)
         texts: dict[str, list[Any]] = {}
         for name, table in TABLES:
             values: list[Any] = getattr(self, table)
+            if table in whole:
+                texts[table] = values
+                continue
             used, codes = _recoded(columns[name], len(values))
             texts[table] = [values[number] for number in used]
             columns[name] = codes.astype(COLUMN_TYPES[name])

@@ -83,7 +83,7 @@ class _Index:
     """
 
     def __init__(self) -> None:
-        self._slots = Slots()
+        self._slots = Slots(hashes=True)
         self._before = np.empty(0, np.int32)
         """Of the rows up to the last one that has one before it, -1 for none: mostly there is not any."""
 
@@ -106,6 +106,10 @@ class _Index:
         before = np.append(np.int32(-1), rows[:-1])
         before[first] = self._slots.put(ids[first], rows[last], held)
         self._note_before(rows, before)
+
+    def expect(self, count: int, held: Ids) -> None:
+        """Make room for so many ids."""
+        self._slots.expect(count, held)
 
     def drop(self, count: int, held: Ids) -> None:
         """Forget the first ``count`` rows; the others move up by as many, and ``held`` has moved already."""
@@ -197,6 +201,11 @@ class Ledger:
         correction = rows["revision"] > 0
         for index, mine in ((self._first_reports, ~correction), (self._corrections, correction)):
             index.add(new[mine], self["event"])
+
+    def expect(self, count: int) -> None:
+        """Make room for so many rows in all: then none has to move on the way there."""
+        self._reserve(count)
+        self._first_reports.expect(count, self["event"])
 
     def kill(self, at: npt.NDArray[np.int64]) -> None:
         """Mark rows as replaced: they no longer count."""

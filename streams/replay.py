@@ -226,6 +226,7 @@ def replay_spool(
     count = config.partitions
     origins = tuple(sorted((topic, part) for topic in INPUTS for part in range(partitions_of(topic, count))))
     pipeline = Pipeline(config, catalogue, origins)
+    pipeline.assess.expect(spool.records, spool.span_ms)
     readers = {origin: spool.read(origin) for origin in spool.origins()}
     with few_collections(), SignalFiles([folder / "signals.ndjson", folder / "signals.parquet"]) as files:
         for step, _ in _met(pipeline, readers, origins, COMPLETE if until is None else until):

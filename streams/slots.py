@@ -1,6 +1,6 @@
 """Numbers of keys by hash, for many keys at once: a table of slots with open addressing.
 
-A key's number lies in the slot that its hash says, or, where others were there before, in the first free one in steps
+A key's number lies in the slot that the key says, or, where others were there before, in the first free one in steps
 of a length that the key says too: so keys that were made to meet in one slot go apart from there (double hashing). A
 lookup is a few gathers over all keys, and nothing is sorted: some 30 ns a key, however many are held.
 """
@@ -29,9 +29,16 @@ class Slots:
     fourfold at once.
 
     The keys themselves are held by whoever asks: in ``held``, the key of number ``i`` is ``held[i]``.
+
+    Parameters
+    ----------
+    hashes
+        Whether the keys are hashes. Then their slots lie as the keys do, and who asks in the order of keys goes through
+        the table, and the memory, in one direction.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hashes: bool = False) -> None:
+        self._hashes = hashes
         self._bits = _FEWEST_BITS
         self._numbers = np.full(1 << _FEWEST_BITS, -1, np.int32)
         self._count = 0
@@ -42,6 +49,11 @@ class Slots:
     @property
     def nbytes(self) -> int:
         return self._numbers.nbytes
+
+    def expect(self, count: int, held: Keys) -> None:
+        """Make room for so many keys in all: then none has to move on the way there."""
+        if _ROOM * count > len(self._numbers):
+            self._renew(self._numbers[self._numbers >= 0], count, held)
 
     def find(self, keys: Keys, held: Keys) -> Numbers:
         """The number of each key, ``[n]``, -1 where it has none."""
@@ -104,6 +116,7 @@ class Slots:
 
     def _way(self, keys: Keys) -> tuple[Places, Places]:
         """The slot that a key's hash says, and the steps from there: odd, so that they come by every slot."""
-        mixed: Keys = (keys ^ keys >> np.uint64(32)) * _SPREAD
         last = np.uint64(len(self._numbers) - 1)
-        return (mixed >> np.uint64(64 - self._bits)).view(np.int64), (mixed & last | np.uint64(1)).view(np.int64)
+        if not self._hashes:
+            keys = (keys ^ keys >> np.uint64(32)) * _SPREAD
+        return (keys >> np.uint64(64 - self._bits)).view(np.int64), (keys & last | np.uint64(1)).view(np.int64)

@@ -42,6 +42,10 @@ from streams.ticks import COMPLETE, MS_PER_DAY, Calendar, Origin
 __all__ = ["FileIntake", "Spool"]
 
 _IN_MEMORY: Final = 32 << 20
+_OF_THE_FILE: Final = ("products", "regions", "reporters")
+"""Dictionaries that all rows of a file have, where its codes are not too many for that."""
+_MOST_SHARED: Final = 12
+"""So many of these are held while the rest of their pieces lies in the file."""
 _TEXT_BYTES: Final = 128
 """What an entry of a dictionary may take."""
 _SINGLE_ROWS: Final = 8_192
@@ -52,10 +56,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class _Stored:
-    """A piece as it is kept: its events as they are, or where they lie in the file."""
+    """A piece as it is kept: its events, or only their dictionaries, while the rest lies in the file."""
 
     count: int
-    held: EventColumns | None
+    held: EventColumns
     start: int
     size: int
     last_arrival: int
@@ -79,6 +83,8 @@ class Spool:
         self._pieces: dict[Origin, list[_Stored]] = {}
         self._in_memory = 0
         self._end = 0
+        self._shared: list[list[str]] = []
+        self._first, self._last = COMPLETE, -COMPLETE
         self.records = 0
         self.refused = 0
 
@@ -94,21 +100,44 @@ class Spool:
         columns, entries = result.columns, sum(map(len, result.columns.tables.values()))
         # Pieces share the dictionaries of the file, so that they need not be merged, unless those are large.
         columns = columns if entries <= len(columns) else columns.trimmed()
-        size = _memory(columns)
-        held = columns if self._in_memory + size <= _IN_MEMORY else None
-        start = self._end
-        if held is not None:
+        size, start = _memory(columns), self._end
+        if self._in_memory + size <= _IN_MEMORY:
             self._in_memory += size
         else:
-            self._write(columns.trimmed().pack())
+            columns = self._written(columns)
         self._pieces.setdefault(result.origin, []).append(
             _Stored(
-                count, held, start, self._end - start, result.last_arrival, result.next_offset, result.grave,
+                count, columns, start, self._end - start, result.last_arrival, result.next_offset, result.grave,
                 result.dispositions,
             )
         )  # fmt: skip
+        if len(result.columns):
+            self._first = min(self._first, int(result.columns["arrival"][0]))
+            self._last = max(self._last, result.last_arrival)
         self.records += count
         self.refused += refused
+
+    @property
+    def span_ms(self) -> int:
+        """From the first arrival to the last."""
+        return max(self._last - self._first, 0)
+
+    def _written(self, columns: EventColumns) -> EventColumns:
+        """Into the file, but for the dictionaries that other pieces have too: these are given back."""
+        tables = columns.tables
+        shared = {name: tables[name] for name in _OF_THE_FILE if self._is_shared(tables[name])}
+        rest = columns.trimmed(shared)
+        own = {name: table for name, table in rest.tables.items() if name not in shared}
+        self._write(EventColumns(rest.columns, graves=rest.graves, **own).pack())
+        return EventColumns({}, **shared)
+
+    def _is_shared(self, table: list[str]) -> bool:
+        """Whether a dictionary is to be held for several pieces."""
+        held = any(table is one for one in self._shared)
+        if not held and len(self._shared) < _MOST_SHARED:
+            self._shared.append(table)
+            return True
+        return held
 
     def _write(self, data: bytes) -> None:
         with explained(self._folder):
@@ -128,10 +157,12 @@ class Spool:
         while pieces:
             one = pieces.pop(0)
             columns = one.held
-            if columns is None:
+            if one.size:
                 assert self._file is not None  # noqa: S101 - for the type checker
                 self._file.seek(one.start)
-                columns = EventColumns.unpack(self._file.read(one.size))
+                read = EventColumns.unpack(self._file.read(one.size))
+                shared = {name: table for name, table in columns.tables.items() if table}
+                columns = EventColumns(read.columns, graves=read.graves, **{**read.tables, **shared})
             nothing = np.empty(0, np.int32)
             result = IntakeResult(
                 origin, columns, nothing, [], one.grave, one.dispositions, one.last_arrival, one.following

@@ -85,8 +85,9 @@ class AssessState:
         """Which rows add nothing to what is held: held already, or superseded by a correction."""
         return self.ledger.known(rows["event"], rows["revision"], self._shards(rows))
 
-    def fold_tick(self, tick: int, parts: list[EventColumns]) -> Folded:
-        """Fold all events of one tick at once; the result depends on their set alone."""
+    def fold_tick(self, tick: int, parts: list[EventColumns], *, stored: bool = True) -> Folded:
+        """Fold all events of one tick at once; the result depends on their set alone. Rows that will be ``stored`` get
+        dictionaries of their own."""
         batch = concatenate([part for part in parts if len(part)])
         event, revision, shard = batch["event"], batch["revision"], self._shards(batch)
         tie = {
@@ -97,7 +98,9 @@ class AssessState:
         best = winners(event, revision, shard, tie)
         best = best[~self.ledger.known(event[best], revision[best], shard[best])]
         rows = batch.take(best)
-        folded = self.apply(tick, rows.trimmed(), shards=shard[best])
+        if stored or sum(map(len, rows.tables.values())) > len(rows):
+            rows = rows.trimmed()
+        folded = self.apply(tick, rows, shards=shard[best])
         folded.duplicates = int((batch["flags"] & NOTE == 0).sum()) - int((rows["flags"] & NOTE == 0).sum())
         folded.withdrawn_graves += self._losing_graves(batch, best)
         folded.withdrawn_graves.sort()

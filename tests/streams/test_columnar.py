@@ -19,6 +19,7 @@ from small_world import accident, fails, inspections, invoke, succeeds, write_nd
 from schemas.events import TOPICS
 from schemas.topics import kind_of_topic
 from streams.columnar import TableIntake
+from streams.columns import EventColumns
 from streams.commands.record import fill, load
 from streams.config import Config
 from streams.embedded import INPUTS
@@ -258,6 +259,24 @@ def test_a_large_spool_goes_to_disk_and_comes_back(
     assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
     assert disk
     assert (len(disk) < len(held)) == (memory > 100)
+
+
+@pytest.mark.parametrize("most", [0, 2, 12])
+def test_pieces_on_disk_have_the_dictionaries_of_their_file_back(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.spool._IN_MEMORY", 0)
+    monkeypatch.setattr("streams.spool._MOST_SHARED", most)
+    trimmed = EventColumns.trimmed
+    kept: list[int] = []
+    monkeypatch.setattr(
+        EventColumns, "trimmed", lambda columns, whole=(): kept.append(len(whole)) or trimmed(columns, whole)
+    )
+    file = written(made("inspections", 3, 3_000, odd=0.0), tmp_path / "e.parquet", random.Random(3))
+    config = Config().replace(partitions=2)
+    files = [("inspections", file)]
+    assert by_columns(config, files, tmp_path) == by_a_log(config, files, tmp_path)
+    assert max(kept) == (3 if most == 12 else most)
 
 
 def parquet_of(rows: list[Row], to: Path) -> Path:

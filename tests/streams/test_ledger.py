@@ -121,9 +121,13 @@ def test_rows_since_a_tick_are_those_folded_at_it_or_later(steps: list[int], sin
     assert ledger["tick"][ledger.since(since)].tolist() == [t for t in ticks if t >= since]
 
 
-def test_tens_of_thousands_of_ids_are_found_through_every_growth() -> None:
+@pytest.mark.parametrize("expected", [0, 5_000, 100_000])
+def test_tens_of_thousands_of_ids_are_found_through_every_growth(expected: int) -> None:
     rng = np.random.default_rng(3)
     ledger, held = Ledger(), dict[int, int]()
+    ledger.append(rows(plain([30_500])))
+    held[30_500] = 0
+    ledger.expect(expected)
     for size in rng.integers(1, 3_000, 40).tolist():
         batch = [event for event in np.unique(rng.integers(0, 30_000, size)).tolist() if event not in held]
         held |= {event: len(ledger) + at for at, event in enumerate(batch)}

@@ -26,13 +26,18 @@ def put(slots: Slots, held: list[int], keys: list[int]) -> list[int]:
     return slots.put(np.array(keys, np.uint64), numbers, np.array(held, np.uint64)).tolist()
 
 
-@given(BATCHES, st.lists(KEYS, max_size=20), st.integers(0, 60), SPREADS, st.integers(1, 10))
+@given(
+    BATCHES, st.lists(KEYS, max_size=20), st.integers(0, 60), SPREADS, st.integers(1, 10), st.booleans(),
+    st.integers(0, 200),
+)  # fmt: skip
 def test_keys_have_the_last_numbers_that_they_were_given(
-    batches: list[list[int]], others: list[int], count: int, spread: np.uint64, bits: int
+    batches: list[list[int]], others: list[int], count: int, spread: np.uint64, bits: int, hashes: bool, expected: int
 ) -> None:
     with patch.multiple(module, _SPREAD=spread, _FEWEST_BITS=bits):
-        slots, held, plain = Slots(), list[int](), dict[int, int]()
-        for keys in batches:
+        slots, held, plain = Slots(hashes=hashes), list[int](), dict[int, int]()
+        for number, keys in enumerate(batches):
+            if number == len(batches) // 2:
+                slots.expect(expected, np.array(held, np.uint64))
             before = [plain.get(key, -1) for key in keys]
             plain |= {key: len(held) + at for at, key in enumerate(keys)}
             assert put(slots, held, keys) == before
@@ -61,10 +66,29 @@ def test_a_key_takes_8_to_32_bytes_and_few_steps_however_the_keys_are_spread(spr
     assert steps.max() < 40
 
 
-def test_keys_that_were_made_to_meet_in_one_slot_go_apart() -> None:
+def test_room_that_was_made_beforehand_is_enough_for_the_keys_expected() -> None:
+    held = np.random.default_rng(6).integers(0, 2**64, 20_000, np.uint64)
+    slots = Slots(hashes=True)
+    slots.put(held[:10], np.arange(10, dtype=np.int32), held)
+    slots.expect(20_000, held)
+    size = slots.nbytes
+    slots.put(held[10:], np.arange(10, 20_000, dtype=np.int32), held)
+    assert slots.nbytes == size <= 4 * 20_000 * 4
+    assert slots.find(held, held).tolist() == list(range(20_000))
+
+
+def test_hashes_have_their_slots_in_their_own_order() -> None:
+    held = np.sort(np.random.default_rng(7).integers(0, 2**64, 5_000, np.uint64))
+    slots = Slots(hashes=True)
+    slots.expect(5_000, held)
+    assert (np.diff(slots._way(held)[0]) >= 0).all()
+
+
+@pytest.mark.parametrize("hashes", [False, True])
+def test_keys_that_were_made_to_meet_in_one_slot_go_apart(hashes: bool) -> None:
     rng = np.random.default_rng(5)
     some = rng.integers(0, 2**63, 3_000_000).astype(np.uint64) * np.uint64(2) + np.uint64(1)
-    slots = Slots()
+    slots = Slots(hashes=hashes)
     slots._bits, slots._numbers = 16, np.full(1 << 16, -1, np.int32)
     meeting = np.unique(some[slots._way(some)[0] < 128])
     assert len(meeting) > 5_000
