@@ -291,5 +291,5 @@ class _Trace:
                 state.fold_tick(tick, [batch.take(np.flatnonzero(ticks == tick))])
         ledger = state.ledger
         rows = np.flatnonzero(ledger["live"])
-        places = zip(ledger["origin"][rows].tolist(), ledger["offset"][rows].tolist(), strict=True)
+        places = zip(ledger.at("origin", rows).tolist(), ledger.at("offset", rows).tolist(), strict=True)
         return {(*state.origins[origin], offset) for origin, offset in places}

@@ -115,7 +115,7 @@ class Judge:
         ledger, leaves, facts = self._state.ledger, self._state.leaves, self._facts[name]
         span = slice(ledger.since(since).start, ledger.since(tick).start)
         mine = ledger["live"][span] & (ledger["indicator"][span] == INDICATORS.index(name))
-        reported = np.unique(ledger["leaf"][span][mine]).tolist()
+        reported = np.unique(ledger.at("leaf", span.start + np.flatnonzero(mine))).tolist()
         if not reported:
             return []
         numbers = facts.product_numbers(np.concatenate([leaves[leaf].rows for leaf in reported]))

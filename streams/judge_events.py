@@ -108,7 +108,7 @@ class AdverseRows:
 
     def _go_on(self) -> None:
         ledger = self._ledger
-        first = int(ledger["tick"][0]) if len(ledger) else None
+        first = ledger.first_tick
         if first != self._first:
             self._first, self._seen = first, 0
             self._rows, self._leaf, self._day = self._rows[:0], self._leaf[:0], self._day[:0]
@@ -118,8 +118,8 @@ class AdverseRows:
             hit &= ledger["x"][self._seen :] > 0
         fresh = np.flatnonzero(hit) + self._seen
         self._rows = np.concatenate([self._rows, fresh.astype(np.int32)])
-        self._leaf = np.concatenate([self._leaf, ledger["leaf"][fresh]])
-        self._day = np.concatenate([self._day, ledger["day"][fresh]])
+        self._leaf = np.concatenate([self._leaf, ledger.at("leaf", fresh)])
+        self._day = np.concatenate([self._day, ledger.at("day", fresh)])
         self._seen = len(ledger)
 
 
@@ -195,7 +195,7 @@ def _told(state: AssessState, count: int, of: Rows, mine: Rows) -> list[Behind]:
     if not len(mine):
         return told
     ledger = state.ledger
-    x, severity, leaf = ledger["x"][mine], ledger["severity"][mine], ledger["leaf"][mine]
+    x, severity, leaf = (ledger.at(name, mine) for name in ("x", "severity", "leaf"))
     severities, gravest = np.zeros((count, 5), np.int64), np.zeros(count, np.int64)
     np.add.at(severities, (of, severity), x)
     np.maximum.at(gravest, of, severity)
@@ -203,8 +203,8 @@ def _told(state: AssessState, count: int, of: Rows, mine: Rows) -> list[Behind]:
         behind.severities, behind.gravest = tuple(by_severity), most
     touched = np.flatnonzero((np.diff(of, prepend=-1) != 0) | (np.diff(leaf, prepend=-1) != 0))
     _count_places(state, told, of[touched], leaf[touched])
-    _name_contributors(state, told, of, ledger["trace"][mine], x)
-    _name_sources(state, told, of, ledger["origin"][mine], ledger["offset"][mine])
+    _name_contributors(state, told, of, ledger.at("trace", mine), x)
+    _name_sources(state, told, of, ledger.at("origin", mine), ledger.at("offset", mine))
     return told
 
 

@@ -16,6 +16,7 @@ for, and its first reports are as many as there are shards at the most.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, Final
 
 import numpy as np
@@ -42,8 +43,9 @@ LEDGER_TYPES: Final[dict[str, Any]] = {
     "trace": np.int32,
     "reporter": np.int32,
     "hazard": np.int32,
-    "tick": np.int64,
 }
+"""What the values of a column are; they are held in less while all fit (:class:`Ledger`)."""
+_WIDER: Final = (np.int8, np.int16, np.int32, np.int64)
 
 Columns = dict[str, npt.NDArray[Any]]
 Ids = npt.NDArray[np.uint64]
@@ -146,11 +148,18 @@ class _Index:
 
 
 class Ledger:
-    """Append-only columns in tick order; a row that a correction replaced goes dead."""
+    """Append-only columns in tick order; a row that a correction replaced goes dead.
+
+    Most numbers are small, so a column of signed ones begins with a byte for each, and becomes as wide as the first
+    value that needs it.
+    """
 
     def __init__(self) -> None:
-        self._columns: Columns = {name: np.empty(1_024, dtype) for name, dtype in LEDGER_TYPES.items()}
+        self._columns: Columns = {name: np.empty(1_024, _least(dtype)) for name, dtype in LEDGER_TYPES.items()}
         self._size = 0
+        self._ticks: list[int] = []
+        self._starts: list[int] = []
+        """The first row of each tick that has any."""
         self._first_reports = _Index()
         self._corrections = _Index()
 
@@ -158,8 +167,22 @@ class Ledger:
         return self._size
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """A view of one column's rows."""
+        """A view of one column as it is held: to compare its values, not to reckon with them (:meth:`at`)."""
         return self._columns[name][: self._size]
+
+    def at(self, name: str, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+        """The values of a column in some rows, in their own type."""
+        return self._columns[name].take(rows).astype(LEDGER_TYPES[name], copy=False)
+
+    @property
+    def ticks(self) -> list[tuple[int, int]]:
+        """Each tick that has rows, and the first of them."""
+        return list(zip(self._ticks, self._starts, strict=True))
+
+    @property
+    def first_tick(self) -> int | None:
+        """The tick of the first row, if there is any."""
+        return self._ticks[0] if self._ticks else None
 
     @property
     def nbytes(self) -> int:
@@ -188,14 +211,17 @@ class Ledger:
         last = self._corrections.last(events, held)
         return np.concatenate([self._first_reports.every(events, held)[1], last[last >= 0]])
 
-    def append(self, rows: Columns) -> None:
-        """Add rows at the end, none of them known. Ticks must not decrease."""
+    def append(self, tick: int, rows: Columns) -> None:
+        """Add rows of a tick at the end, none of them known. Ticks must not decrease."""
         count = len(rows["event"])
         if count == 0:
             return
         self._reserve(self._size + count)
-        for name, column in self._columns.items():
-            column[self._size : self._size + count] = rows[name]
+        for name in self._columns:
+            self._wide_enough(name, rows[name])[self._size : self._size + count] = rows[name]
+        if self._ticks[-1:] != [tick]:
+            self._ticks.append(tick)
+            self._starts.append(self._size)
         new = np.arange(self._size, self._size + count, dtype=np.int32)
         self._size += count
         correction = rows["revision"] > 0
@@ -213,8 +239,10 @@ class Ledger:
 
     def drop_before(self, tick: int) -> int:
         """Forget the rows that were folded before a tick; returns how many. The others move up by as many."""
-        count = int(np.searchsorted(self["tick"], tick))
+        count = int(self.since(tick).start)
         if count:
+            gone = bisect_left(self._ticks, tick)
+            self._ticks, self._starts = self._ticks[gone:], [start - count for start in self._starts[gone:]]
             self._size -= count
             for name, column in self._columns.items():
                 self._columns[name] = column[count : count + self._size].copy()
@@ -229,7 +257,19 @@ class Ledger:
 
     def since(self, tick: int) -> slice:
         """The rows that were folded at that tick or later."""
-        return slice(int(np.searchsorted(self["tick"], tick)), self._size)
+        number = bisect_left(self._ticks, tick)
+        return slice(self._starts[number] if number < len(self._ticks) else self._size, self._size)
+
+    def _wide_enough(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A column in which some values have their place."""
+        column = self._columns[name]
+        if column.dtype == LEDGER_TYPES[name]:
+            return column
+        low, high = int(values.min()), int(values.max())
+        needed = next(one for one in _WIDER if np.iinfo(one).min <= low and high <= np.iinfo(one).max)
+        if np.dtype(needed).itemsize > column.itemsize:
+            column = self._columns[name] = self._copied(column, len(column), needed)
+        return column
 
     def _reserve(self, size: int) -> None:
         capacity = len(self._columns["event"])
@@ -237,6 +277,14 @@ class Ledger:
             return
         grown = max(size, 2 * capacity)
         for name, column in self._columns.items():
-            wider = np.empty(grown, column.dtype)
-            wider[: self._size] = column[: self._size]
-            self._columns[name] = wider
+            self._columns[name] = self._copied(column, grown, column.dtype)
+
+    def _copied(self, column: npt.NDArray[Any], capacity: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        copy = np.empty(capacity, dtype)
+        copy[: self._size] = column[: self._size]
+        return copy
+
+
+def _least(dtype: npt.DTypeLike) -> npt.DTypeLike:
+    """What a column of values of a type begins with."""
+    return np.int8 if np.issubdtype(dtype, np.signedinteger) else dtype

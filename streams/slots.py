@@ -42,6 +42,8 @@ class Slots:
         self._bits = _FEWEST_BITS
         self._numbers = np.full(1 << _FEWEST_BITS, -1, np.int32)
         self._count = 0
+        self._walked: tuple[Keys, Places] | None = None
+        """The keys that were looked for last, and where that ended, while no slot has changed."""
 
     def __len__(self) -> int:
         return self._count
@@ -56,16 +58,23 @@ class Slots:
             self._renew(self._numbers[self._numbers >= 0], count, held)
 
     def find(self, keys: Keys, held: Keys) -> Numbers:
-        """The number of each key, ``[n]``, -1 where it has none."""
+        """The number of each key, ``[n]``, -1 where it has none. The array of keys must stay as it is."""
         if not self._count:
             return np.full(len(keys), -1, np.int32)
-        return self._walk(keys, held)[1]
+        slot, found = self._walk(keys, held)
+        self._walked = keys, slot
+        return found
 
     def put(self, keys: Keys, numbers: Numbers, held: Keys) -> Numbers:
         """Give distinct keys new numbers; ``held`` holds these keys too. Returns what they had before, -1 for none."""
         if _ROOM * (self._count + len(keys)) > len(self._numbers):
             self._renew(self._numbers[self._numbers >= 0], 2 * (self._count + len(keys)), held)
-        slot, before = self._walk(keys, held)
+        if self._walked is not None and np.array_equal(self._walked[0], keys):  # whoever asks first, and then puts
+            slot = self._walked[1]
+            before = self._numbers.take(slot)
+        else:
+            slot, before = self._walk(keys, held)
+        self._walked = None
         self._place(slot, keys, numbers)
         self._count += int((before < 0).sum())
         return before
@@ -110,7 +119,7 @@ class Slots:
         while _ROOM * count > 1 << self._bits:
             self._bits += 1
         self._numbers = np.full(1 << self._bits, -1, np.int32)
-        self._count = len(numbers)
+        self._count, self._walked = len(numbers), None
         keys = held.take(numbers)
         self._place(self._way(keys)[0], keys, numbers)
 

@@ -129,7 +129,6 @@ class AssessState:
             "trace": self._recode(rows, "trace", rows.traces, self.traces, self._trace_of),
             "reporter": self.names["reporter"].recode(shards, rows["reporter"], rows.reporters),
             "hazard": self.names["hazard"].recode(shards, rows["hazard"], rows.hazards),
-            "tick": np.full(len(rows), tick, np.int64),
         }
         back = None if counted else self._taken_back(old)  # told from what is live before it is killed
         self._note_pairs(tick, old, entries, content)
@@ -140,7 +139,7 @@ class AssessState:
         for grave in rows.graves:
             if content[grave.row]:
                 self._graves[len(self.ledger) + grave.row] = (grave.alert_id, grave.level)
-        self.ledger.append(entries)
+        self.ledger.append(tick, entries)
         if back is None:
             return Folded({}, rows, 0, withdrawn)
         # Whole columns where all is news and nothing is taken back: the rule.
@@ -160,7 +159,7 @@ class AssessState:
         if not gone:
             return
         self._graves = {row - gone: grave for row, grave in self._graves.items() if row >= gone}
-        used = np.unique(self.ledger["trace"])
+        used = np.unique(self.ledger["trace"]).astype(np.int32)
         used = used[used >= 0]
         table = np.full(len(self.traces), -1, np.int32)
         table[used] = np.arange(len(used))
@@ -182,8 +181,8 @@ class AssessState:
     def _taken_back(self, at: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
         """What superseded rows had added, with the sign turned."""
         at = at[self.ledger["live"][at]] if len(at) else at
-        taken = {name: self.ledger[name][at] for name in ("indicator", "leaf", "day", "reporter")}
-        return {**taken, "n": -self.ledger["n"][at], "x": -self.ledger["x"][at]}
+        taken = {name: self.ledger.at(name, at) for name in _CHANGE}
+        return {**taken, "n": -taken["n"], "x": -taken["x"]}
 
     def _fold_labs(self, changes: dict[str, npt.NDArray[Any]]) -> None:
         tests = changes["indicator"] == INDICATORS.index("pass")
@@ -204,7 +203,7 @@ class AssessState:
         gone = old[self.ledger["live"][old] & (self.ledger["hazard"][old] >= 0)] if len(old) else old
         come = np.flatnonzero(content & (entries["hazard"] >= 0))
         for change, leaves, hazards in (
-            (-1, self.ledger["leaf"][gone], self.ledger["hazard"][gone]),
+            (-1, self.ledger.at("leaf", gone), self.ledger.at("hazard", gone)),
             (1, entries["leaf"][come], entries["hazard"][come]),
         ):
             if not len(leaves):

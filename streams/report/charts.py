@@ -314,10 +314,10 @@ def _of_some(record: Record, alert: Alert, best: Evidence, day: int, known: int)
     ledger = record.state.ledger
     last = int(_ends(day, known)[-1])
     last += 6 - (last + 3) % _WEEK
-    weeks = (ledger["day"][mine] - (last - _WEEK * _POINTS + 1)) // _WEEK
+    weeks = (ledger.at("day", mine) - (last - _WEEK * _POINTS + 1)) // _WEEK
     inside = (weeks >= 0) & (weeks < _POINTS)
     sums = np.zeros((_POINTS, 3), np.int64)
-    values = np.stack([np.ones(len(mine), np.int64), ledger["n"][mine], ledger["x"][mine]], axis=1)
+    values = np.stack([np.ones(len(mine), np.int64), ledger.at("n", mine), ledger.at("x", mine)], axis=1)
     np.add.at(sums, weeks[inside], values[inside])
     days = last - _WEEK * np.arange(_POINTS - 1, -1, -1)
     if alert.kind == "lab-drift":
@@ -327,7 +327,7 @@ def _of_some(record: Record, alert: Alert, best: Evidence, day: int, known: int)
     expected = np.full(_POINTS, np.nan)
     if best.expected is not None:
         if alert.kind == "silent-source":
-            begun = int(ledger["day"][mine].min())
+            begun = int(ledger.at("day", mine).min())
             before = (days <= day - window) & (days > day - window - 26 * _WEEK) & (days - 6 >= begun)
             expected[:] = sums[before, 0].mean() if before.any() else np.nan
         else:
@@ -359,11 +359,11 @@ def _rows_of(record: Record, alert: Alert) -> npt.NDArray[np.intp]:
         if hazard < 0:
             return live[:0]
         leaves = [at for at, leaf in enumerate(state.leaves) if _below(record, leaf.product, alert.product)]
-        return np.asarray(live[(ledger["hazard"][live] == hazard) & np.isin(ledger["leaf"][live], leaves)])
+        return np.asarray(live[(ledger.at("hazard", live) == hazard) & np.isin(ledger.at("leaf", live), leaves)])
     reporter = state.reporters.index(alert.source) if alert.source in state.reporters else -1
-    mine = (ledger["reporter"][live] == reporter) & (reporter >= 0)
+    mine = (ledger.at("reporter", live) == reporter) & (reporter >= 0)
     if alert.kind == "lab-drift":
-        mine &= ledger["indicator"][live] == INDICATORS.index("pass")
+        mine &= ledger.at("indicator", live) == INDICATORS.index("pass")
     return np.asarray(live[mine])
 
 

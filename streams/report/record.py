@@ -69,7 +69,7 @@ class Record:
     @property
     def first_day(self) -> int | None:
         """The day of the first event that counts."""
-        return int(self.state.ledger["day"][self.live].min()) if len(self.live) else None
+        return int(self.state.ledger.at("day", self.live).min()) if len(self.live) else None
 
     @property
     def config(self) -> Config:
@@ -86,17 +86,17 @@ class Record:
     def rows(self, indicator: str, span: Span) -> npt.NDArray[np.intp]:
         """The ledger's rows of an indicator that count on the days of a span."""
         ledger, live = self.state.ledger, self.live
-        day = ledger["day"][live]
-        mine = (ledger["indicator"][live] == INDICATORS.index(indicator)) & (day >= span[0]) & (day < span[1])
+        day = ledger.at("day", live)
+        mine = (ledger.at("indicator", live) == INDICATORS.index(indicator)) & (day >= span[0]) & (day < span[1])
         return np.asarray(live[mine])
 
     def leaf_sums(self, indicator: str, span: Span) -> dict[int, tuple[int, int]]:
         """(x, n) of every leaf with an event in a span, by its number: failed and tested, score and respondents, loss
         and output; twice the events where there is no denominator."""
         ledger, rows = self.state.ledger, self.rows(indicator, span)
-        leaves, place = np.unique(ledger["leaf"][rows], return_inverse=True)
+        leaves, place = np.unique(ledger.at("leaf", rows), return_inverse=True)
         sums = np.zeros((len(leaves), 2), np.int64)
-        np.add.at(sums, place, np.stack([ledger["x"][rows], ledger["n"][rows]], axis=1))
+        np.add.at(sums, place, np.stack([ledger.at("x", rows), ledger.at("n", rows)], axis=1))
         return {leaf: (x, n) for leaf, (x, n) in zip(leaves.tolist(), sums.tolist(), strict=True)}
 
 

@@ -117,9 +117,9 @@ def reporters(record: Record, span: Span) -> list[Reporter]:
 def _tested(record: Record, span: Span) -> dict[str, tuple[int, int]]:
     """(tested, failed) of every lab on the days of a span."""
     ledger, rows = record.state.ledger, record.rows("pass", span)
-    who, place = np.unique(ledger["reporter"][rows], return_inverse=True)
+    who, place = np.unique(ledger.at("reporter", rows), return_inverse=True)
     sums = np.zeros((len(who), 2), np.int64)
-    np.add.at(sums, place, np.stack([ledger["n"][rows], ledger["x"][rows]], axis=1))
+    np.add.at(sums, place, np.stack([ledger.at("n", rows), ledger.at("x", rows)], axis=1))
     names = record.state.reporters
     return {names[number]: (n, x) for number, (n, x) in zip(who.tolist(), sums.tolist(), strict=True)}
 

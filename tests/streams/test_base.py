@@ -121,7 +121,8 @@ def parts_of(assess: Assess) -> dict[str, Any]:
     leaf, lab, newest, pieces = state.labs.stored()
     labs = (leaf.tolist(), lab.tolist(), newest, [msgspec.to_builtins(piece) for piece in pieces], state.labs.pack())
     return {
-        "ledger": ledger, "traces": traces, "counts": counts, "leaves": leaves, "names": names, "labs": labs,
+        "ledger": ledger, "ticks": state.ledger.ticks, "traces": traces, "counts": counts, "leaves": leaves,
+        "names": names, "labs": labs,
         "codes": state._codes, "graves": state._graves, "standing": assess._judge.standing_cells(),
     }  # fmt: skip
 

@@ -88,7 +88,7 @@ def plainly(state: AssessState, indicator: int, finding: Finding, today: int = T
         and ledger["indicator"][row] == indicator
         and ledger["leaf"][row] in leaves
         and ledger["day"][row] >= first
-        and ledger["tick"][row] >= first - 1
+        and row >= ledger.since(first - 1).start
         and (indicator != 0 or ledger["x"][row] > 0)
     ]
     severities, adverse = [0] * 5, Counter[tuple[int, str]]()
@@ -210,8 +210,8 @@ def test_adverse_rows_are_those_of_the_ledger_however_it_grows_and_forgets(
             columns: dict[str, Any] = {key: np.zeros(len(value), dtype) for key, dtype in LEDGER_TYPES.items()}
             columns["event"] = np.arange(event, event + len(value)).astype(np.uint64)
             columns["x"], columns["day"], leaves = (np.array(column) for column in zip(*value, strict=True))
-            columns["leaf"], columns["indicator"], columns["tick"][:] = leaves, leaves % 2, tick
-            ledger.append(columns)
+            columns["leaf"], columns["indicator"] = leaves, leaves % 2
+            ledger.append(tick, columns)
             event += len(value)
         else:
             start = value if name == "ask" else 0
@@ -222,7 +222,7 @@ def test_adverse_rows_are_those_of_the_ledger_however_it_grows_and_forgets(
                 told = adverse.of_leaves(start, 0, np.array(wanted))
                 some = mine & np.array(wanted)[ledger["leaf"]] & (ledger["day"] >= 0)
                 assert told.rows.tolist() == [row for row in np.flatnonzero(some).tolist() if row >= start]
-                assert told.leaf.tolist() == ledger["leaf"][told.rows].tolist()
+                assert told.leaf.tolist() == ledger.at("leaf", told.rows).tolist()
                 assert told.day.tolist() == ledger["day"][told.rows].tolist()
 
 

@@ -18,13 +18,12 @@ Report = tuple[int, int, int, int, int, int]
 """Event, revision, shard, arrival, origin, offset."""
 
 
-def rows(reports: list[Report], tick: int = 0) -> dict[str, Any]:
+def rows(reports: list[Report]) -> dict[str, Any]:
     """Reports as the ledger's columns, all live."""
     columns = {name: np.zeros(len(reports), dtype) for name, dtype in LEDGER_TYPES.items()}
     for at, name in enumerate(("event", "revision", "shard")):
         columns[name] = np.array([report[at] for report in reports], LEDGER_TYPES[name])
     columns["live"][:] = True
-    columns["tick"][:] = tick
     return columns
 
 
@@ -92,7 +91,7 @@ def test_what_counts_at_each_tick_is_what_the_rule_says_in_any_order_of_rows(
         best = best[~ledger.known(event[best], revision[best], shard[best])]
         won = [table[at] for at in best.tolist()]
         assert won == expected
-        ledger.append(rows(won, tick))
+        ledger.append(tick, rows(won))
     asked = [(e, r, s, 0, 0, 0) for e in (*range(7), 2**63, 2**64 - 1) for r in range(5) for s in SHARDS]
     assert ledger.known(*identity(asked)).tolist() == [by_hand.known(*report[:3]) for report in asked]
     for event in range(6):
@@ -105,7 +104,7 @@ def test_what_counts_at_each_tick_is_what_the_rule_says_in_any_order_of_rows(
 def test_killed_rows_are_dead_and_no_others(batches: list[list[int]], data: st.DataObject) -> None:
     ledger = Ledger()
     for batch in batches:
-        ledger.append(rows(plain(batch)))
+        ledger.append(0, rows(plain(batch)))
     dead = data.draw(st.sets(st.integers(0, max(len(ledger) - 1, 0)), max_size=len(ledger)))
     ledger.kill(np.array(sorted(dead), np.int64))
     assert np.flatnonzero(~ledger["live"]).tolist() == sorted(dead)
@@ -117,21 +116,59 @@ def test_rows_since_a_tick_are_those_folded_at_it_or_later(steps: list[int], sin
     for n, step in enumerate(steps):
         tick += step
         ticks.append(tick)
-        ledger.append(rows(plain([n]), tick))
-    assert ledger["tick"][ledger.since(since)].tolist() == [t for t in ticks if t >= since]
+        ledger.append(tick, rows(plain([n])))
+    expected = [n for n, tick in enumerate(ticks) if tick >= since]
+    assert ledger["event"][ledger.since(since)].tolist() == expected
+    assert ledger.first_tick == (ticks[0] if ticks else None)
+
+
+NUMBERS = st.integers(-1, 40) | st.sampled_from([127, 128, 32_767, 32_768, 2**31 - 1])
+
+
+@given(st.lists(st.lists(st.tuples(NUMBERS, st.integers(0, 2**62)), max_size=5), max_size=6), st.integers(0, 7))
+def test_numbers_come_back_whatever_came_before_and_after_them(
+    batches: list[list[tuple[int, int]]], forgotten: int
+) -> None:
+    ledger, held = Ledger(), list[tuple[int, int]]()
+    for tick, batch in enumerate(batches):
+        columns = rows(plain(list(range(len(held), len(held) + len(batch)))))
+        for name in ("leaf", "day", "trace"):
+            columns[name][:] = [number for number, _ in batch]
+        for name in ("n", "x", "offset"):
+            columns[name][:] = [number for _, number in batch]
+        ledger.append(tick, columns)
+        held += batch
+    held = held[ledger.drop_before(forgotten) :]
+    every = np.arange(len(held))
+    for at, names in enumerate((("leaf", "day", "trace"), ("n", "x", "offset"))):
+        for name in names:
+            assert ledger.at(name, every).tolist() == ledger[name].tolist() == [numbers[at] for numbers in held]
+            assert ledger.at(name, every).dtype == LEDGER_TYPES[name]
+
+
+def test_small_numbers_take_a_byte_each_and_one_that_is_large_widens_its_column() -> None:
+    ledger = Ledger()
+    ledger.append(0, rows(plain(list(range(1_000)))))
+    others = len(LEDGER_TYPES) - 1
+    assert sum(ledger[name].itemsize for name in LEDGER_TYPES) == 8 + others
+    columns = rows(plain([1_000]))
+    columns["n"][:] = 40_000
+    ledger.append(0, columns)
+    assert ledger["n"].dtype == np.int32
+    assert sum(ledger[name].itemsize for name in LEDGER_TYPES) == 8 + others + 3
 
 
 @pytest.mark.parametrize("expected", [0, 5_000, 100_000])
 def test_tens_of_thousands_of_ids_are_found_through_every_growth(expected: int) -> None:
     rng = np.random.default_rng(3)
     ledger, held = Ledger(), dict[int, int]()
-    ledger.append(rows(plain([30_500])))
+    ledger.append(0, rows(plain([30_500])))
     held[30_500] = 0
     ledger.expect(expected)
     for size in rng.integers(1, 3_000, 40).tolist():
         batch = [event for event in np.unique(rng.integers(0, 30_000, size)).tolist() if event not in held]
         held |= {event: len(ledger) + at for at, event in enumerate(batch)}
-        ledger.append(rows(plain(batch)))
+        ledger.append(0, rows(plain(batch)))
     asked = list(range(31_000))
     assert ledger.known(*identity(plain(asked))).tolist() == [event in held for event in asked]
     assert sorted(ledger.replaced(np.array(asked, np.uint64)).tolist()) == sorted(held.values())
@@ -148,7 +185,7 @@ def test_ids_are_found_and_forgotten_whether_or_not_they_look_like_hashes(spread
     for tick, size in enumerate(rng.integers(1, 4_000, 30).tolist()):
         batch = ids(size)
         held, made = held + batch, made + size
-        ledger.append(rows(plain(batch), tick))
+        ledger.append(tick, rows(plain(batch)))
         if tick % 12 == 11:
             gone = ledger.drop_before(tick - 5)
             expected = [False] * gone + [True] * (len(held) - gone) + [False] * 5_000
@@ -164,7 +201,7 @@ def test_what_was_forgotten_counts_again_and_nothing_else(
     ledger, by_hand, after = Ledger(), ByHand(), ByHand()
     for tick, drawn in enumerate(ticks):
         won = by_hand.tick([(*report, offset) for offset, report in enumerate(drawn)])
-        ledger.append(rows(won, tick))
+        ledger.append(tick, rows(won))
         if tick >= kept_from:
             for event, revision, shard, *_ in won:
                 if revision:
@@ -182,9 +219,9 @@ def test_what_was_forgotten_counts_again_and_nothing_else(
 
 def test_an_id_that_is_reported_and_corrected_without_end_is_found_no_slower() -> None:
     ledger = Ledger()
-    ledger.append(rows([(1, 0, shard, 0, 0, 0) for shard in range(256)]))
-    ledger.append(rows([(1, revision, 0, 0, 0, 0) for revision in range(1, 5_000)]))
-    ledger.append(rows(plain([2])))
+    ledger.append(0, rows([(1, 0, shard, 0, 0, 0) for shard in range(256)]))
+    ledger.append(0, rows([(1, revision, 0, 0, 0, 0) for revision in range(1, 5_000)]))
+    ledger.append(0, rows(plain([2])))
     assert ledger.known(*identity([(1, 4_998, 0, 0, 0, 0), (1, 5_000, 0, 0, 0, 0), (2, 0, 0, 0, 0, 0)])).tolist() == (
         [True, False, True]
     )
@@ -193,5 +230,5 @@ def test_an_id_that_is_reported_and_corrected_without_end_is_found_no_slower() -
 
 def test_a_plain_report_costs_tens_of_bytes() -> None:
     ledger = Ledger()
-    ledger.append(rows(plain(list(range(100_000)))))
+    ledger.append(0, rows(plain(list(range(100_000)))))
     assert ledger.nbytes < 95 * 100_000
