@@ -29,6 +29,8 @@ __all__ = [
 
 CACHED: Final = 256
 """Cells whose days, some hundreds each, stay in a processor's cache."""
+_CACHED_DAYS: Final = 32_768
+"""Of fewer days those of more cells do."""
 PIECE: Final = 4_096
 """Cells that are judged together: enough that the cost of a call is nothing, few enough that memory stays bounded."""
 _WEEK: Final = 7
@@ -46,7 +48,7 @@ def pieces(count: int, size: int) -> Iterator[slice]:
 def sums_back(store: CellStore, rows: Rows, last_day: int, ends: Sequence[int]) -> dict[int, tuple[Ints, Ints]]:
     """For each of ``ends`` (days, ascending, from 1 on) both fields' sums [rows] over so many days up to a day."""
     out = np.empty((len(rows), len(ends), 2), np.int64)
-    for part in pieces(len(rows), CACHED):
+    for part in pieces(len(rows), max(CACHED, _CACHED_DAYS // ends[-1])):
         daily = store.daily(rows[part], last_day, ends[-1])
         out[part] = _running(np.maximum(daily, 0, out=daily), ends)
     return _by_end(out, ends)
@@ -62,7 +64,7 @@ def peer_sums_back(
     if not len(above):
         return _by_end(out, ends)
     total = store.daily(above, last_day, ends[-1])
-    for part in pieces(len(nested), CACHED):
+    for part in pieces(len(nested), max(CACHED, _CACHED_DAYS // ends[-1])):
         at = nested[part]
         own = store.daily(rows[at], last_day, ends[-1])
         rest = total[place[part]] - np.maximum(own, 0, out=own)
@@ -92,8 +94,15 @@ def kept_failures_back(store: CellStore, rows: Rows, last_day: int, days: int) -
     late = _failures(store, rows, last_day, lively)
     if days == lively:
         return late
-    table = store.kept.table(("failures", days), last_day - lively, (), np.int64)
-    return late + table.of(rows, lambda at: _failures(store, rows[at], last_day - lively, days - lively))
+    until = last_day - lively
+    table = store.kept.table(("failures", days), until, (), np.int64)
+    return late + table.of(
+        rows,
+        lambda at: _failures(store, rows[at], until, days - lively),
+        forward=lambda at, since: (
+            _failures(store, rows[at], until, since) - _failures(store, rows[at], until - (days - lively), since)
+        ),
+    )
 
 
 def weeks_back(store: CellStore, rows: Rows, last_day: int, weeks: int) -> Ints:
@@ -129,12 +138,18 @@ def _partly_kept(
     others: Rows | None,
 ) -> dict[int, tuple[Ints, Ints]]:
     """``sums`` of places in ``rows``: over the lively days found anew, over the days before kept by the store under a
-    name. Each row's hang on that of ``others`` [rows] too."""
+    name, and moved on with the days: what has come in is added, what has gone out is taken off. Each row's hang on that
+    of ``others`` [rows] too."""
     early, until = [end - _LIVELY for end in ends if end > _LIVELY], last_day - _LIVELY
     out = sums(slice(None), last_day, sorted({min(end, _LIVELY) for end in ends}))
     if early:
         table = store.kept.table((name, *early), until, (len(early), 2), np.int64)
-        settled = table.of(rows, lambda at: _stacked(sums(at, until, early)), others)
+
+        def forward(at: Rows, days: int) -> Ints:
+            come, *gone = (_stacked(sums(at, day, [days])) for day in (until, *(until - end for end in early)))
+            return come - np.concatenate(gone, axis=1)
+
+        settled = table.of(rows, lambda at: _stacked(sums(at, until, early)), others, forward)
         failed, tested = out[_LIVELY]
         for at, end in enumerate(early):
             out[end + _LIVELY] = failed + settled[:, at, 0], tested + settled[:, at, 1]

@@ -93,12 +93,13 @@ FOLDS: st.SearchStrategy[Come] = st.lists(
     st.tuples(st.integers(0, 7), st.integers(0, 130), st.integers(-4, 4), st.integers(-4, 4)), max_size=6
 )  # fmt: skip
 """Row, days before today (or, of few, after), and what comes."""
+_MOVES = {"yesterday": -1, "tomorrow": 1, "some days later": 4, "many days later": 11}
 
 
 @given(
     SEEDS,
     st.sets(st.integers(1, 120), min_size=1, max_size=5),
-    st.lists(st.tuples(st.sampled_from(["fold", "expire", "tomorrow", "grow"]), FOLDS), max_size=8),
+    st.lists(st.tuples(st.sampled_from(["fold", "expire", "grow", *_MOVES]), FOLDS), max_size=8),
 )
 def test_what_is_kept_is_what_summing_anew_gives(seed: int, ends: set[int], steps: list[tuple[str, Come]]) -> None:
     store, _ = world(seed, 2)
@@ -106,7 +107,7 @@ def test_what_is_kept_is_what_summing_anew_gives(seed: int, ends: set[int], step
     for at, (name, folds) in enumerate(steps):
         if name == "expire":
             store.expire(today - 70)
-        today += name == "tomorrow"
+        today += _MOVES.get(name, 0)
         if name == "grow":
             store.rows_for(("A",), ("city", f"new {at}"))
         some = [(row if row % 3 else len(store) - 1, today - back + 5, x, n) for row, back, x, n in folds]

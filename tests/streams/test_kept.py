@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.kept import _TABLES, Kept, KeptTables
+from streams.kept import _FORWARD, _TABLES, Kept, KeptTables
 
 
 def asked(table: Kept, rows: list[int], others: list[int] | None = None) -> tuple[list[int], list[int]]:
@@ -60,6 +60,33 @@ def test_later_days_change_nothing_and_another_day_begins_anew() -> None:
     assert worked(100) == [1, 2, 3]
     tables.forget()
     assert worked(100) == [1, 2, 3]
+
+
+def test_what_did_not_change_is_brought_forward_and_the_rest_worked_out() -> None:
+    tables, rows = KeptTables(), np.array([1, 2, 3])
+    asked: list[tuple[str, list[int], int]] = []
+
+    def work(at: np.ndarray) -> np.ndarray:
+        asked.append(("work", rows[at].tolist(), 0))
+        return rows[at] * 10
+
+    def forward(at: np.ndarray, days: int) -> np.ndarray:
+        asked.append(("forward", rows[at].tolist(), days))
+        return np.full(len(at), days)
+
+    def found(until: int, others: np.ndarray | None = None) -> list[int]:
+        return tables.table("it", until, (), np.int64).of(rows, work, others, forward).tolist()
+
+    assert found(100) == [10, 20, 30]
+    tables.change(np.array([2, 3]), np.array([100, 101], np.int32))
+    assert found(103) == [13, 20, 33]
+    assert found(103) == [13, 20, 33]
+    assert found(104) == [14, 21, 34]
+    assert found(104 + _FORWARD + 1) == [10, 20, 30]
+    assert asked == [
+        ("work", [1, 2, 3], 0), ("forward", [1, 3], 3), ("work", [2], 0), ("forward", [1, 2, 3], 1),
+        ("work", [1, 2, 3], 0),
+    ]  # fmt: skip
 
 
 def test_few_tables_are_held() -> None:
