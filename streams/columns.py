@@ -28,6 +28,8 @@ __all__ = [
     "EventColumns",
     "Grave",
     "concatenate",
+    "constant",
+    "constant_if_same",
 ]
 
 INDICATORS: Final = ("pass", "injury", "complaint", "accident", "satisfaction", "loss")
@@ -93,6 +95,8 @@ class _Narrow(msgspec.Struct, array_like=True):
 
     @classmethod
     def of(cls, column: npt.NDArray[Any]) -> _Narrow:
+        if len(column) and _is_constant(column):
+            return cls(int(column[0]), 0, b"")
         least = int(column.min()) if len(column) else 0
         span = int(column.max()) - least if len(column) else 0
         width = next((width for width in _WIDTHS if span < 1 << 8 * width), column.itemsize)
@@ -111,7 +115,7 @@ class _Narrow(msgspec.Struct, array_like=True):
         if self.width == kind.itemsize:
             return np.frombuffer(self.data, kind)
         if not self.width:
-            return np.full(size, self.least, kind)
+            return constant(self.least, size, kind)
         above = np.frombuffer(self.data, f"<u{self.width}").astype(kind)
         above += kind.type(self.least)
         return above
@@ -132,7 +136,11 @@ class _Packed(msgspec.Struct, array_like=True):
 
 @dataclass(slots=True)
 class EventColumns:
-    """Equal-length columns (see ``COLUMN_TYPES``) and the dictionaries that their indices point to."""
+    """Equal-length columns (see ``COLUMN_TYPES``) and the dictionaries that their indices point to.
+
+    Nobody writes into a column, for several may share its memory, and one of a single value (:func:`constant`) has but
+    one place.
+    """
 
     columns: dict[str, npt.NDArray[Any]]
     products: list[str] = field(default_factory=list)
@@ -164,7 +172,10 @@ class EventColumns:
         if self.graves:
             place = {int(row): at for at, row in enumerate(rows)}
             graves = [Grave(place[g.row], g.alert_id, g.level) for g in self.graves if g.row in place]
-        picked = {name: column.take(rows) for name, column in self.columns.items()}
+        picked = {
+            name: column[: len(rows)] if _is_constant(column) and len(rows) <= len(column) else column.take(rows)
+            for name, column in self.columns.items()
+        }
         return EventColumns(picked, graves=graves, **self.tables)
 
     def between(self, start: int, stop: int) -> EventColumns:
@@ -187,7 +198,7 @@ class EventColumns:
                 continue
             used, codes = _recoded(columns[name], len(values))
             texts[table] = [values[number] for number in used]
-            columns[name] = codes.astype(COLUMN_TYPES[name])
+            columns[name] = codes.astype(COLUMN_TYPES[name], copy=False)
         return EventColumns(columns, graves=self.graves, **texts)
 
     def pack(self) -> bytes:
@@ -251,4 +262,30 @@ def concatenate(parts: list[EventColumns]) -> EventColumns:
     for part in parts:
         graves += [Grave(g.row + start, g.alert_id, g.level) for g in part.graves]
         start += len(part)
-    return EventColumns({name: np.concatenate(some) for name, some in columns.items()}, graves=graves, **tables)
+    return EventColumns({name: _joined(some) for name, some in columns.items()}, graves=graves, **tables)
+
+
+def constant(value: int, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A column of one value, which takes the memory of that alone, and next to no time to pick from."""
+    column: npt.NDArray[Any] = np.ndarray((size,), dtype, np.array([value], dtype), strides=(0,))
+    column.flags.writeable = False
+    return column
+
+
+def constant_if_same(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A column, as a constant one where all of its values are the same."""
+    if len(column) and (column == column[0]).all():
+        return constant(int(column[0]), len(column), column.dtype)
+    return column
+
+
+def _is_constant(column: npt.NDArray[Any]) -> bool:
+    return column.strides[0] == 0
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The parts of a column in order; constant where they are, all with the same value."""
+    some = [part for part in parts if len(part)]
+    if some and all(map(_is_constant, some)) and all(part[0] == some[0][0] for part in some[1:]):
+        return constant(int(some[0][0]), sum(map(len, some)), some[0].dtype)
+    return np.concatenate(parts)

@@ -361,7 +361,8 @@ def route(result: IntakeResult, partitions: int) -> Mapping[int, EventColumns]:
         rows = np.sort(np.concatenate([own, notes]))  # the order of arrival is kept
         part = result.columns.take(rows)
         foreign = target[rows] != partition
-        part.columns["flags"][foreign] |= NOTE
+        if foreign.any():
+            part.columns["flags"] = part["flags"] | np.where(foreign, np.uint8(NOTE), np.uint8(0))
         part.graves = [grave for grave in part.graves if not foreign[grave.row]]
         parts[partition] = part.trimmed()
     return parts

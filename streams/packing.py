@@ -18,7 +18,7 @@ from msgspec.inspect import FloatType, IntType, NoneType, StructType, Type, Unio
 
 from schemas.events import EVENT_TYPES, KINDS, REPORTERS, Kind
 from schemas.personal import FREE_TEXT, has_personal_number
-from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns
+from streams.columns import COLUMN_TYPES, LONGEST_DELAY, WITHDRAWN, EventColumns, constant, constant_if_same
 from streams.decode import EventDecoder
 from streams.identity import Identities
 from streams.siphash import Texts
@@ -46,6 +46,8 @@ BAD: Final = -2
 """Codes beside those of values: an empty cell, and one that a single row's journey must judge."""
 LONGEST_ID: Final = 128
 """Bytes of the longest ``event_id`` that needs no closer look."""
+_MOSTLY_SAME: Final = ("revision", "flags", "severity", "n")
+"""Columns in which most batches have one value."""
 
 Bools = npt.NDArray[np.bool_]
 Codes = dict[str, npt.NDArray[np.int32]]
@@ -243,15 +245,17 @@ class RowPacker:
         for name, field in (("product", "product"), ("region", "region"), ("reporter", REPORTERS[kind])):
             columns[name] = codes[field][rows]
         hazard = self._fields["injury"].values if kind == "injury" else []
-        columns["hazard"] = codes["injury"][rows] if kind == "injury" else np.full(len(rows), -1, np.int32)
+        columns["hazard"] = codes["injury"][rows] if kind == "injury" else constant(-1, len(rows), np.int32)
         columns["trace"], traces = self._traces(rows, behind or (lambda name, some: codes[name][some]), columns["x"])
         columns["event"] = self._identities.of(self._fields["source"].values, codes["source"][rows], ids.take(rows))
         columns["revision"] = counts["revision"].of(rows, 0)
-        columns["indicator"] = np.full(len(rows), KINDS.index(kind))
+        columns["indicator"] = constant(KINDS.index(kind), len(rows), COLUMN_TYPES["indicator"])
         columns["day"] = (reported[rows] + self._calendar.offset_ms) // MS_PER_DAY
         for name in ("arrival", "offset", "origin", "delay"):
-            columns[name] = np.zeros(len(rows), np.int64)
+            columns[name] = constant(0, len(rows), COLUMN_TYPES[name])
         typed = {name: columns[name].astype(dtype, copy=False) for name, dtype in COLUMN_TYPES.items()}
+        for name in _MOSTLY_SAME:
+            typed[name] = constant_if_same(typed[name])
         values = [self._fields[name].values for name in ("product", "region", REPORTERS[kind])]
         events = EventColumns(typed, values[0], values[1], traces, [], [], values[2], hazard)
         return PlainRows(rows, reported[rows], since[rows], events)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import columns as columns_module
-from streams.columns import COLUMN_TYPES, EventColumns, Grave, concatenate
+from streams.columns import COLUMN_TYPES, EventColumns, Grave, concatenate, constant, constant_if_same
 
 TEXT = st.sampled_from(["a", "b", "乳制品", "x" * 160, ""])
 rows_of = st.lists(
@@ -52,6 +52,8 @@ def columns_of(rows: list[Row], spare: int = 0) -> EventColumns:
         if grave is not None:
             graves.append(Grave(at, f"grave-{event}", grave))
     packed = {name: np.array(lists[name], dtype) for name, dtype in COLUMN_TYPES.items()}
+    if len(rows) % 2:  # some of the parts have constant columns, some have not
+        packed = {name: constant_if_same(column) for name, column in packed.items()}
     products, regions, traces, origins, reporters, hazards = (list(table) for table in tables)
     return EventColumns(packed, products, regions, traces, origins, graves, reporters, hazards)
 
@@ -135,6 +137,32 @@ def test_parts_of_one_whole_are_joined_by_its_dictionaries(rows: list[Row], cut:
     assert rows_in(joined) == rows
     assert joined.products is whole.products
     assert rows_in(concatenate([*parts, columns_of(others)])) == rows + others
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1_000])
+def test_a_constant_column_is_that_value_so_many_times_and_cannot_be_written_to(size: int) -> None:
+    column = constant(-7, size, np.int16)
+    assert column.dtype == np.int16
+    assert column.tolist() == [-7] * size
+    with pytest.raises(ValueError, match="read-only"):
+        column[:] = 1
+    assert constant_if_same(np.full(size, 9)).tolist() == [9] * size
+    assert constant_if_same(np.arange(size)).tolist() == list(range(size))
+
+
+def test_what_is_constant_stays_so_however_it_is_cut_joined_and_stored() -> None:
+    columns = columns_of([(at, 3, "a", "b", None, ("losses", 0), 1, 5, None) for at in range(31)])
+    taken = columns.take(np.arange(30, 0, -2))
+    joined = concatenate([taken.between(0, 4), columns, EventColumns.empty()])
+    back = EventColumns.unpack(joined.pack())
+    for part in (columns, taken, joined, back):
+        assert part["revision"].strides == part["day"].strides == (0,)
+        assert part["revision"].tolist() == [3] * len(part)
+    assert back["event"].tolist() == [30, 28, 26, 24, *range(31)]
+    repeated = columns.take(np.zeros(40, np.intp))
+    assert repeated["revision"].tolist() == [3] * 40
+    other = columns_of([(99, 4, "a", "b", None, ("losses", 0), 1, 5, None)])
+    assert concatenate([columns, other])["revision"].tolist() == [*[3] * 31, 4]
 
 
 def test_nothing_at_all_packs_and_unpacks() -> None:
