@@ -22,13 +22,17 @@ from tests.benchmarks.load import FIRST_DAY, LABS, MS_PER_DAY, UTC_OFFSET_MS, Lo
 from tests.benchmarks.rates import ROOT, Figures, Setting, child, peak_mb
 
 EVENTS, QUICK_EVENTS = 2_000_000, 100_000
+DENSER = 10
+"""So many times as many inspections of the same cells and days, from Parquet: what a tick and a cell cost is shared by
+more events, and what an event costs by itself shows."""
 TOPIC = "inspections"
 CHUNK = 100_000
 HOUR, DAY = 3_600, 86_400
 
 
 def replays(setting: Setting) -> Figures:
-    """All of them over the same inspections: 10,000 cells, 45 days, hourly ticks; two of them with daily ticks too."""
+    """All of them over the same inspections: 10,000 cells, 45 days, hourly ticks; two of them with daily ticks too, and
+    one over many more inspections."""
     events = EVENTS if setting.scale >= 1.0 else QUICK_EVENTS
     with tempfile.TemporaryDirectory() as name:
         made(Path(name), events)
@@ -38,6 +42,7 @@ def replays(setting: Setting) -> Figures:
             "Parquet, by a scratch log": child("by_scratch", name, module=__name__),
             "embedded log": child("of_log", name, module=__name__),
             "Parquet, daily ticks": child("of_table", name, DAY, module=__name__),
+            **of_dense_table(Path(name) / "dense", events * DENSER),
             **of_kafka(Path(name)),
         }
         for way, figures in runs.items():
@@ -79,11 +84,24 @@ def settings(tick: str | int = HOUR) -> Any:
 
 def made(folder: Path, events: int) -> None:
     """The load as a table, and in a log."""
+    load = Load(events)
+    write_table(folder, load)
+    write(log_of(folder), load)
+
+
+def made_table(folder: str, events: str) -> Figures:
+    """The load as a table alone."""
+    Path(folder).mkdir()
+    write_table(Path(folder), Load(int(events)))
+    return {}
+
+
+def write_table(folder: Path, load: Load) -> None:
+    """The load's records into ``events.parquet``."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    load = Load(events)
     number = np.arange(len(load))
     names = load.names()
     zero = (FIRST_DAY - date(1970, 1, 1)).days * MS_PER_DAY - UTC_OFFSET_MS
@@ -103,7 +121,6 @@ def made(folder: Path, events: int) -> None:
         "verdict": coded(["pass", "fail"], load.failed.astype(np.int32)),
     })  # fmt: skip
     pq.write_table(table, folder / "events.parquet")
-    write(log_of(folder), load)
 
 
 def write(medium: Any, load: Load) -> None:
@@ -145,6 +162,15 @@ def of_table(folder: str, tick: str) -> Figures:
         reading = time.process_time() - began
         outcome = replay_spool(spool, config, catalogue, out)
     return told(outcome.events, reading, time.process_time() - began)
+
+
+def of_dense_table(folder: Path, events: int) -> dict[str, Figures]:
+    """As :func:`of_table`, of many more inspections of the same cells and days."""
+    child("made_table", folder, events, module=__name__)
+    return {
+        f"Parquet, {events:,} inspections, {ticks} ticks": child("of_table", folder, tick, module=__name__)
+        for ticks, tick in (("hourly", HOUR), ("daily", DAY))
+    }
 
 
 def by_scratch(folder: str) -> Figures:
@@ -241,7 +267,7 @@ def of_topics(folder: str, url: str, parser: str, tick: str) -> Figures:
 
 
 CHILDREN: dict[str, Callable[..., Figures]] = {
-    "of_table": of_table, "by_scratch": by_scratch, "of_log": of_log, "of_topics": of_topics,
+    "made_table": made_table, "of_table": of_table, "by_scratch": by_scratch, "of_log": of_log, "of_topics": of_topics,
 }  # fmt: skip
 
 if __name__ == "__main__":
