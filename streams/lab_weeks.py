@@ -200,14 +200,15 @@ class LabWeeks:
     def nbytes(self) -> int:
         return sum(week.nbytes for week in self._weeks.values())
 
-    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> Places:
+    def fold(self, pairs: Numbers, weeks: npt.NDArray[np.integer], values: Ints) -> Places | slice:
         """Add (failed, tested) ``values`` [rows, 2] of pairs and weeks; what comes twice adds up. Returns the rows that
-        were not passed over."""
-        kept = np.arange(len(weeks)) if self._oldest is None else np.flatnonzero(weeks >= self._oldest)
-        if not len(kept):
-            return kept
-        if len(kept) < len(weeks):
+        were not passed over, if any were."""
+        kept: Places | slice = slice(None)
+        if self._oldest is not None and len(weeks) and weeks.min() < self._oldest:
+            kept = np.flatnonzero(weeks >= self._oldest)
             pairs, weeks, values = pairs[kept], weeks[kept], values[kept]
+        if not len(weeks):
+            return kept
         if weeks.min() == weeks.max():
             self._add(int(weeks[0]), pairs, values)
         else:

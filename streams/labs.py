@@ -35,6 +35,8 @@ Effects = list[tuple[str, list[int], list[int], list[float]]]
 _WEEK = 7
 _TO_MONDAY = 3
 _NEVER = -(2**62)
+_FEW_WEEKS = 4
+"""So many are gone through one by one: mostly a tick brings tests of one."""
 PART_ROWS = 50_000
 """Groups are compared together up to this many sums of pairs: few enough that their arrays stay near the processor,
 many enough that calls cost little."""
@@ -81,9 +83,20 @@ class LabSheet:
         tells a leaf's group."""
         weeks = (days + _TO_MONDAY) // _WEEK
         pairs = self._pairs.numbers(group_of, leaves, labs)
-        np.maximum.at(self._room_for_groups(), self._pairs.group_of(leaves).astype(np.intp), weeks.astype(np.int64))
+        self._note_newest(self._pairs.group_of(leaves), weeks)
         kept = self._weeks.fold(pairs, weeks, values)
         self._sums.change(leaves[kept], pairs[kept], weeks[kept], values[kept, 1])
+
+    def _note_newest(self, groups: Numbers, weeks: npt.NDArray[np.int32]) -> None:
+        """Note the newest week of each group among some rows."""
+        newest = self._room_for_groups()
+        first, last = int(weeks.min()), int(weeks.max())
+        if last - first < _FEW_WEEKS:  # a week after the other, so that the last one stands
+            for week in range(first, last + 1):
+                there = np.flatnonzero(np.bincount(groups[weeks == week] if first < last else groups))
+                newest[there] = np.maximum(newest[there], week)
+        else:
+            np.maximum.at(newest, groups.astype(np.intp), weeks.astype(np.int64))
 
     def _room_for_groups(self) -> Ints:
         new = len(self._pairs.groups) - len(self._newest)

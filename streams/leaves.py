@@ -77,15 +77,15 @@ class LeafIndex:
         self._size += 1
         self._start[self._size] = stop
 
-    def find(self, rows: EventColumns, at: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
-        """Leaf numbers of the events ``at``, shape ``[len(at)]``; -1 where there is none yet."""
+    def find(self, rows: EventColumns) -> npt.NDArray[np.int32]:
+        """Leaf numbers of events, ``[rows]``; -1 where there is none yet."""
         if self._listed < self._size:
             new = np.arange(self._listed, self._size, dtype=np.int32)
             self._slots.put(self._keys[new], new, self._keys)
             self._listed = self._size
-        product = _numbers_of(rows.products, self._products).take(rows["product"].take(at))
-        region = _numbers_of(rows.regions, self._regions).take(rows["region"].take(at))
-        wanted = _key(rows["indicator"].take(at).astype(np.int64), product, region)
+        product = _numbers_of(rows.products, self._products).take(rows["product"])
+        region = _numbers_of(rows.regions, self._regions).take(rows["region"])
+        wanted = _key(rows["indicator"], product, region)
         numbers = self._slots.find(wanted.view(np.uint64), self._keys)
         numbers[(product | region) < 0] = -1
         return numbers

@@ -236,19 +236,25 @@ class AssessState:
 
     def _leaves(self, rows: EventColumns) -> npt.NDArray[np.int32]:
         """Leaf number of each row; leaves are made in the order of their codes, so numbering never shows."""
-        out = np.full(len(rows), -1, np.int32)  # a note has no leaf: its content lives in another partition
-        content = np.flatnonzero((rows["flags"] & NOTE) == 0)
-        if not len(content):
-            return out
-        numbers = self._index.find(rows, content)
-        missing = content[numbers < 0]
+        note = (rows["flags"] & NOTE) != 0  # it has no leaf: its content lives in another partition
+        if not note.any():
+            return self._leaves_of(rows)
+        out = np.full(len(rows), -1, np.int32)
+        content = np.flatnonzero(~note)
+        if len(content):
+            out[content] = self._leaves_of(rows.take(content))
+        return out
+
+    def _leaves_of(self, rows: EventColumns) -> npt.NDArray[np.int32]:
+        """Of rows with content."""
+        numbers = self._index.find(rows)
+        missing = np.flatnonzero(numbers < 0)
         if len(missing):
             columns = (rows[name][missing].tolist() for name in ("indicator", "product", "region"))
             keys = [(ind, rows.products[p], rows.regions[r]) for ind, p, r in zip(*columns, strict=True)]
             made = {key: self._leaf(*key) for key in sorted(set(keys))}
-            numbers[numbers < 0] = [made[key] for key in keys]
-        out[content] = numbers
-        return out
+            numbers[missing] = [made[key] for key in keys]
+        return numbers
 
     def _leaf(self, indicator: int, product: str, region: str) -> int:
         path, where = self._bounded(*self._decoder.paths(product, region))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -163,6 +164,25 @@ def test_effects_that_nobody_asks_for_are_not_worked_out_and_drift_is_the_same()
     assert made.compare(rules=LabRules(window_weeks=4, history_weeks=20, adjust=False)) == expected
     assert made.sheet.pack() == []
     assert severity(made.sheet, [0, 1], MONDAY - 28, MONDAY) == 1.0
+
+
+@pytest.mark.parametrize("few", [0, 3, 1_000])
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9) | st.integers(0, 300)), min_size=1, max_size=12),
+        max_size=6,
+    )
+)
+def test_the_newest_week_of_each_group_is_known_however_many_come_together(
+    few: int, batches: list[list[tuple[int, int]]]
+) -> None:
+    with patch.object(labs_module, "_FEW_WEEKS", few):
+        made, newest = Sheet(), dict[str, int]()
+        for batch in batches:
+            made.fold([(f"G{group}", group, "lab", week, 5, 1) for group, week in batch])
+            for group, week in batch:
+                newest[f"G{group}"] = max(newest.get(f"G{group}", 0), week_of(DAY_0 + 7 * week + group % 5))
+        assert made.sheet.stored()[2] == newest
 
 
 def test_whether_there_will_be_something_to_compare_is_known_beforehand() -> None:

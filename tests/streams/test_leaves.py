@@ -40,9 +40,9 @@ def test_a_leaf_is_found_by_its_codes_whatever_numbers_a_batch_gives_them(
         index.add(leaf(*triple, [number]))
         plain[triple] = number
         if number == len(held) // 2:  # some are sorted in before others come
-            index.find(events(asked, products, regions), np.arange(len(asked)))
+            index.find(events(asked, products, regions))
     at = np.arange(len(asked))[::2]
-    found = index.find(events(asked, products, regions), at)
+    found = index.find(events(asked, products, regions).take(at))
     assert found.tolist() == [plain.get(asked[place], -1) for place in at.tolist()]
 
 
@@ -90,5 +90,5 @@ def test_thousands_of_events_find_their_leaves() -> None:
         plain[place % 2, products[place // 2 % 50], regions[place // 100]] = len(plain)
         index.add(leaf(place % 2, products[place // 2 % 50], regions[place // 100], [len(plain)]))
     asked = [(at % 3, products[at % 60], regions[at // 60 % 30]) for at in rng.integers(0, 5_400, 4_000).tolist()]
-    found = index.find(events(asked, products, regions), np.arange(len(asked)))
+    found = index.find(events(asked, products, regions))
     assert found.tolist() == [plain.get(one, -1) for one in asked]
