@@ -13,7 +13,7 @@ import asyncio
 import logging
 import signal
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -191,7 +191,7 @@ class KafkaWorker:
         try:
             room = asyncio.Semaphore(_RESTORES_AT_ONCE)  # with dozens of partitions most of it is waiting
             keyed = sorted(tp for tp in tps if tp.topic == self._name("keyed-events"))
-            offsets = await asyncio.gather(*(self._restore_assess(owned, tp.partition, room) for tp in keyed))
+            offsets = await _all_of(self._restore_assess(owned, tp.partition, room) for tp in keyed)
             starts.update(zip(keyed, offsets, strict=True))
             for tp in tps:
                 if tp.topic == self._name("signals"):
@@ -364,6 +364,19 @@ class KafkaWorker:
         worker.spinner = None  # it would write a terminal's control characters to wherever standard output goes
         with few_collections():
             worker.execute_from_commandline()
+
+
+async def _all_of(work: Iterable[Coroutine[Any, Any, int]]) -> list[int]:
+    """What all come to. Where one fails, the others are ended before that is told: else they would go on with what is
+    being given up."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 _SENDING: dict[str, Any] = {

@@ -11,6 +11,7 @@ from builders import world_config
 
 from streams.app import KafkaWorker, Topology, _Owned
 from streams.embedded import INPUTS
+from streams.transport import TP
 from streams.transport_ledger import Ledger
 
 CONFIG = world_config(partitions=1)
@@ -73,3 +74,30 @@ def test_a_worker_that_is_not_at_rest_writes_nothing_yet(worker: KafkaWorker) ->
     worker._consumer.ledger.open = False
     asyncio.run(worker._on_rest())
     assert not parts[0].did
+
+
+def test_when_the_restore_of_one_partition_fails_the_others_have_ended_before_what_they_made_is_closed(
+    worker: KafkaWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    async def restore(self: KafkaWorker, owned: _Owned, partition: int, room: asyncio.Semaphore) -> int:
+        if partition == 1:
+            await asyncio.sleep(0)
+            raise OSError("the changelog cannot be read")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            did.append(f"ended {partition}")
+        return 0
+
+    async def release(self: KafkaWorker, owned: _Owned) -> None:
+        did.append("released")
+
+    monkeypatch.setattr(KafkaWorker, "_restore_assess", restore)
+    monkeypatch.setattr(KafkaWorker, "_release", release)
+    worker._output = object()
+    tps = frozenset(TP("keyed-events", partition) for partition in range(3))
+    with pytest.raises(OSError, match="cannot be read"):
+        asyncio.run(worker.on_assigned(tps, 1))
+    assert did == ["ended 0", "ended 2", "released"]
