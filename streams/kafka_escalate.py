@@ -92,6 +92,7 @@ class KafkaEscalate:
         self._alerts: list[Alert] = []
         self._again_until = 0
         self._written: set[tuple[str, int]] = set()
+        """Alerts and revisions that a state that was given up had written, until its input has been read again."""
         self._pieces = self._oversight_pieces = 0
         self._dirty = False
         self._checkpointed = time.monotonic()
@@ -179,6 +180,8 @@ class KafkaEscalate:
         began = time.perf_counter()
         alerts = [alert for alert in self._alerts if (alert.id, alert.revision) not in self._written]
         self._alerts = []
+        if self.offset >= self._again_until:
+            self._written.clear()
         now = datetime.now(UTC)
         out = Outbox(self._prefix)
         for alert in alerts:

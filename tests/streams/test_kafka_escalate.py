@@ -131,18 +131,40 @@ def test_what_others_write_into_signals_is_passed_over_and_told(caplog: pytest.L
     assert all("let nobody but tocsin write to this topic" in text for text in said)
 
 
-def test_what_others_write_among_the_alerts_is_passed_over_when_the_state_is_built_anew(
-    changelog: Compacted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def alerts(client: object, topic: str, partition: int) -> AsyncIterator[Any]:
-        for offset, value in enumerate([b"hello", None, b'{"id": "a", "revision": 2}', b'{"id": 7}']):
+def written_before(monkeypatch: pytest.MonkeyPatch, alerts: list[bytes | None], signals: int) -> None:
+    """Let there be these alerts, so many signals, and no state."""
+
+    async def read(client: object, topic: str, partition: int) -> AsyncIterator[Any]:
+        for offset, value in enumerate(alerts):
             yield row(offset, value, None)
 
     async def end(*_: object) -> int:
-        return 9
+        return signals
 
-    monkeypatch.setattr(kafka_escalate, "read_committed", alerts)
+    monkeypatch.setattr(kafka_escalate, "read_committed", read)
     monkeypatch.setattr(kafka_escalate, "end_of", end)
+
+
+def test_what_was_written_before_a_rebuild_is_not_written_again_and_is_forgotten_when_all_was_read_again(
+    changelog: Compacted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(kafka_escalate, "log_alert", lambda alert: sent.append(alert.id))
+    written_before(monkeypatch, [b'{"id": "a", "revision": 1}', b'{"id": "b", "revision": 1}'], 3)
+    stage = escalate()
+    asyncio.run(stage.restore({}))
+    for offset, name in enumerate(("a", "b", "c")):
+        record = row(offset, msgspec.json.encode(grave(name)), "grave")
+        stage.take(RecordBatch("signals", 0, 1, 1, [record], next_offset=offset + 1))
+        asyncio.run(stage.checkpoint(changelog))
+        assert bool(stage._written) == (offset < 2)
+    assert sent == ["c"]
+
+
+def test_what_others_write_among_the_alerts_is_passed_over_when_the_state_is_built_anew(
+    changelog: Compacted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written_before(monkeypatch, [b"hello", None, b'{"id": "a", "revision": 2}', b'{"id": 7}'], 9)
     stage = escalate()
     assert asyncio.run(stage.restore({})) == 0
     assert stage._written == {("a", 2)}
