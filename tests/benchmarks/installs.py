@@ -113,6 +113,6 @@ def _keep(made: Path, place: Path) -> None:
 def _run(command: list[str], what: str) -> None:
     deploy = kafka_module()
     try:
-        deploy._run(command, what)
+        deploy.run(command, what)
     except deploy.KafkaUnavailable as error:
         raise Unavailable(str(error).replace(str(ROOT), ".")) from None

@@ -118,7 +118,7 @@ class ProxiedBroker(KafkaBroker):  # type: ignore[misc]
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
-        port, self._behind = deploy._free_ports(2)
+        port, self._behind = deploy.free_ports(2)
         self.proxy = Proxy(port, self._behind)
 
     @property
