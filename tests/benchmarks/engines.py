@@ -60,6 +60,10 @@ PEERS: tuple[Peer, ...] = (
     Peer("bytewax", "Bytewax 0.21.1", "recovery snapshots of 10 s", _python("bytewax", "bytewax_flow.py")),
     Peer("quix", "Quix Streams 3.28.1", "RocksDB + changelog topic", _python("quix", "quix.py"), part=4),
     Peer(
+        "quix-windows", "Quix Streams 3.28.1, windows", "RocksDB + changelog topics",
+        _python("quix", "quix_windows.py"), part=8,
+    ),
+    Peer(
         "faust", "stock Faust 0.15.3, table", "RocksDB + changelog topic",
         _python("faust", "faust_table.py", "worker", "-l", "warn", "--without-web"), part=20,
     ),

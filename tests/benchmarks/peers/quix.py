@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from quixstreams import Application, State
+from quix_app import alerts, app
+from quixstreams import State
 from window import JOB, count, new_row
 
-app = Application(
-    broker_address=JOB["bootstrap"],
-    consumer_group=JOB["group"],
-    auto_offset_reset="earliest",
-    state_dir=JOB["state"],
-    loglevel="WARNING",
-)
 inspections = app.topic(JOB["input"], value_deserializer="json")
-alerts = app.topic(JOB["output"], value_serializer="json")
 
 
 def judge(event: dict[str, Any], state: State) -> dict[str, Any] | None:
