@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ from typing import Any
 from tests.benchmarks.engines import PEERS, Peer
 from tests.benchmarks.installs import Unavailable
 from tests.benchmarks.load import LEAST_FAILED, TARGET, WINDOW_DAYS, CellDay, Load, expected, inspected, limits, rolling
-from tests.benchmarks.rates import ROOT, Figures, Setting
+from tests.benchmarks.rates import ROOT, Figures, Setting, peak_mb
 
 PARTITIONS = 4
 EVENTS, QUICK_EVENTS = 2_000_000, 60_000
@@ -222,7 +221,7 @@ class Engine:
 
     def stop(self) -> float:
         """End it; the most memory that it held, in MB, and NaN where the system does not tell."""
-        peak = self._peak()
+        peak = peak_mb(self._process.pid)
         self._process.terminate()
         try:
             self._process.wait(STOP_WITHIN)
@@ -230,15 +229,6 @@ class Engine:
             self._process.kill()
             self._process.wait()
         return peak
-
-    def _peak(self) -> float:
-        # Not what wait4 tells: that counts the memory of this process too, from which the child was forked.
-        try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
-        except OSError:
-            return float("nan")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(found[1]) / 1_024 if found else float("nan")
 
     def must_live(self, deadline: float) -> None:
         """Wrong, with its last words, where it has ended or the time is over."""

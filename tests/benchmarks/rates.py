@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -51,12 +52,17 @@ def child(name: str, *arguments: object, module: str = "tests.benchmarks.rates")
     return found
 
 
-def peak_mb() -> float:
-    """The most memory that this process has held, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # the other measure begins with what the parent held
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / (1 << 10)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def peak_mb(process: int | None = None) -> float:
+    """The most memory that this or another process has held, in MB; NaN where the system does not tell."""
+    try:
+        # Not what getrusage and wait4 tell: that begins with what the parent held.
+        status = Path(f"/proc/{process or 'self'}/status").read_text()
+    except OSError:
+        if process is not None:
+            return float("nan")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) / (1 << 10) if found else float("nan")
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -74,8 +74,8 @@ def test_what_did_not_change_is_brought_forward_and_the_rest_worked_out() -> Non
         asked.append(("forward", rows[at].tolist(), days))
         return np.full(len(at), days)
 
-    def found(until: int, others: np.ndarray | None = None) -> list[int]:
-        return tables.table("it", until, (), np.int64).of(rows, work, others, forward).tolist()
+    def found(until: int) -> list[int]:
+        return tables.table("it", until, (), np.int64).of(rows, work, forward=forward).tolist()
 
     assert found(100) == [10, 20, 30]
     tables.change(np.array([2, 3]), np.array([100, 101], np.int32))
